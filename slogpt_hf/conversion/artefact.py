@@ -1,0 +1,111 @@
+"""The artefact: the folder that ``from_pretrained`` loads."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.conversion.plan import Plan
+from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
+from slogpt_hf.conversion.targets import Target, config_for, plan_for, target_for
+from slogpt_hf.conversion.writer import write_weights
+from slogpt_hf.errors import UsageError
+
+DEFAULT_SHARD_BYTES = 5 * 10**9
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A converted model.
+
+    Attributes:
+        folder: what ``from_pretrained`` loads.
+        target_class: the transformers class, e.g. ``LlamaForCausalLM``.
+        remote_code: the class ships with the artefact and needs ``trust_remote_code=True``.
+        dtype: dtype of the weights.
+        n_parameters: parameters; a tied head counts once.
+    """
+
+    folder: Path
+    target_class: str
+    remote_code: bool
+    dtype: str
+    n_parameters: int
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A checkpoint's way into transformers format, before anything is written."""
+
+    target: Target
+    plan: Plan
+    dtype: str
+    n_bytes: int
+
+
+def plan_conversion(checkpoint: Checkpoint, dtype: str | None = None) -> Conversion:
+    """Which class takes the checkpoint, by which plan, and how many bytes of weights it makes.
+
+    Args:
+        checkpoint: what to convert.
+        dtype: dtype of the artefact; None keeps the checkpoint's.
+
+    Raises:
+        UsageError: ``dtype`` is not one that safetensors and transformers share.
+    """
+    dtype = dtype or checkpoint.dtype
+    if dtype not in ITEM_SIZES:
+        raise UsageError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZES)}.")
+    target = target_for(checkpoint.spec)
+    plan = plan_for(checkpoint.spec, checkpoint.parts, target)
+    shapes = plan.target_shapes({k: tuple(v.shape) for k, v in checkpoint.tensors.items()})
+    n_bytes = sum(math.prod(shape) for shape in shapes.values()) * ITEM_SIZES[dtype]
+    return Conversion(target, plan, dtype, n_bytes)
+
+
+def write_model(
+    checkpoint: Checkpoint,
+    conversion: Conversion,
+    folder: Path,
+    *,
+    max_shard_bytes: int = DEFAULT_SHARD_BYTES,
+    advance: Callable[[int], None] = lambda n_bytes: None,
+) -> Artefact:
+    """Write config, weights and, where no stock class fits, the modeling file into ``folder``.
+
+    Raises:
+        CheckpointError: a weight is NaN or infinite, or the plan does not fit the checkpoint.
+    """
+    target = conversion.target
+    write_weights(
+        conversion.plan,
+        checkpoint.tensors,
+        folder,
+        dtype=conversion.dtype,
+        max_shard_bytes=max_shard_bytes,
+        advance=advance,
+    )
+    config = config_for(checkpoint.spec, target, conversion.dtype)
+    _write_json(folder / "config.json", config)
+    token_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    _write_json(folder / "generation_config.json", token_ids)
+    if target.modeling_file:
+        shutil.copyfile(
+            Path(__file__).with_name(target.modeling_file), folder / target.modeling_file
+        )
+    return Artefact(
+        folder=folder,
+        target_class=target.class_name,
+        remote_code=target.modeling_file is not None,
+        dtype=conversion.dtype,
+        n_parameters=checkpoint.n_parameters,
+    )
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,73 @@
+"""Reversible tensor operations, the vocabulary of a plan. Every one knows its inverse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+class Operation(Protocol):
+    """A bijection between tensors of one shape and tensors of another."""
+
+    def shape(self, shape: Shape) -> Shape:
+        """The shape that ``forward`` gives for an input of ``shape``."""
+        ...
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """The target's tensor; a view where that is possible."""
+        ...
+
+    def inverse(self, tensor: Tensor) -> Tensor:
+        """The source's tensor, bit for bit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """(out, in) to (in, out): the layout of GPT-2's Conv1D."""
+
+    def shape(self, shape: Shape) -> Shape:
+        """Dimensions swapped."""
+        return (shape[1], shape[0])
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """A transposed view."""
+        return tensor.t()
+
+    def inverse(self, tensor: Tensor) -> Tensor:
+        """A transposed view."""
+        return tensor.t()
+
+
+@dataclass(frozen=True)
+class PairsToHalves:
+    """Rows of q or k from interleaved rotary pairs to half-split, head by head.
+
+    Within a head of size d, row 2j goes to j and row 2j+1 to j + d/2, so that the pairs
+    (x0, x1), (x2, x3)... that the original rotates become (x0, x_{d/2})... . Weights (rows, in)
+    and biases (rows,) alike.
+
+    Attributes:
+        n_head: heads among the rows: the key's own count for k.
+    """
+
+    n_head: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """Unchanged."""
+        return shape
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Rows reordered, pairs to halves."""
+        pairs = tensor.unflatten(0, (self.n_head, -1, 2))  # (heads, d/2, 2, ...)
+        return pairs.transpose(1, 2).reshape(tensor.shape)
+
+    def inverse(self, tensor: Tensor) -> Tensor:
+        """Rows reordered, halves to pairs."""
+        halves = tensor.unflatten(0, (self.n_head, 2, -1))  # (heads, 2, d/2, ...)
+        return halves.transpose(1, 2).reshape(tensor.shape)

@@ -1,0 +1,159 @@
+"""A conversion as data: for every target tensor, the source rows and operations that give it.
+
+Nothing here reads a weight. The writer runs a plan forwards, ``restore`` runs it backwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from slogpt_hf.conversion.operations import Operation, Shape
+from slogpt_hf.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Move:
+    """One target tensor from consecutive rows of one source tensor.
+
+    Attributes:
+        target: name in the artefact.
+        source: name in the checkpoint.
+        rows: first row and the row after the last; None takes the whole tensor.
+        operations: applied in order to the rows.
+    """
+
+    target: str
+    source: str
+    rows: tuple[int, int] | None = None
+    operations: tuple[Operation, ...] = ()
+
+    def taken(self, source_shape: Shape) -> Shape:
+        """Shape of the rows before any operation."""
+        if self.rows is None:
+            return source_shape
+        return (self.rows[1] - self.rows[0], *source_shape[1:])
+
+    def shape(self, source_shape: Shape) -> Shape:
+        """Shape of the target tensor."""
+        shape = self.taken(source_shape)
+        for operation in self.operations:
+            shape = operation.shape(shape)
+        return shape
+
+    def run(self, source: Tensor) -> Tensor:
+        """The target tensor, a view of ``source`` where every operation allows it."""
+        tensor = source if self.rows is None else source[self.rows[0] : self.rows[1]]
+        for operation in self.operations:
+            tensor = operation.forward(tensor)
+        return tensor
+
+    def undo(self, target: Tensor) -> Tensor:
+        """The source rows that gave ``target``."""
+        for operation in reversed(self.operations):
+            target = operation.inverse(target)
+        return target
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """A target tensor that the original does not have and that adds nothing."""
+
+    target: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A source tensor that equals another one and is not written a second time."""
+
+    source: str
+    of: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a conversion does.
+
+    Attributes:
+        moves: the target tensors with a source, in file order.
+        zeros: the target tensors without one.
+        copies: the source tensors that repeat another (a tied head).
+    """
+
+    moves: tuple[Move, ...]
+    zeros: tuple[Zeros, ...] = ()
+    copies: tuple[Copy, ...] = ()
+
+    def target_shapes(self, sources: Mapping[str, Shape]) -> dict[str, Shape]:
+        """Name to shape of every target tensor, for source tensors of the given shapes."""
+        shapes = {move.target: move.shape(sources[move.source]) for move in self.moves}
+        return shapes | {zeros.target: zeros.shape for zeros in self.zeros}
+
+
+def check_plan(plan: Plan, sources: Mapping[str, Shape]) -> None:
+    """Prove that a plan uses every source row exactly once and makes every target once.
+
+    Raises:
+        CheckpointError: a source tensor is unknown, left over, used twice or in part; or a
+            target is made twice. The message names it.
+    """
+    targets = [move.target for move in plan.moves] + [zeros.target for zeros in plan.zeros]
+    for name in sorted({name for name in targets if targets.count(name) > 1}):
+        raise CheckpointError(f"The plan makes {name} more than once.")
+    used: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for move in plan.moves:
+        if move.source not in sources:
+            raise CheckpointError(f"The plan needs {move.source}, which the checkpoint lacks.")
+        used[move.source].append(move.rows or (0, sources[move.source][0]))
+    for copy in plan.copies:
+        if copy.source not in sources or copy.of not in used:
+            raise CheckpointError(f"The plan takes {copy.source} for a copy of {copy.of}.")
+        used[copy.source].append((0, sources[copy.source][0]))
+    for name, shape in sources.items():
+        end = 0
+        for start, stop in sorted(used.get(name, [])):
+            if start != end:
+                raise CheckpointError(
+                    f"The plan {'leaves out' if start > end else 'uses twice'} rows "
+                    f"{min(start, end)} to {max(start, end)} of {name}."
+                )
+            end = stop
+        if end != shape[0]:
+            raise CheckpointError(
+                f"The plan leaves {name} over." if not end else f"The plan ends in {name}."
+            )
+
+
+def restore(plan: Plan, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Run a plan backwards: the checkpoint's tensors from the artefact's, bit for bit.
+
+    Args:
+        plan: a plan that ``check_plan`` accepts.
+        targets: every tensor of the artefact.
+
+    Returns:
+        Source name to tensor.
+    """
+    import torch
+
+    pieces: dict[str, list[tuple[int, Tensor]]] = defaultdict(list)
+    for move in plan.moves:
+        first = move.rows[0] if move.rows else 0
+        pieces[move.source].append((first, move.undo(targets[move.target])))
+    sources = {
+        name: torch.cat([tensor for _, tensor in sorted(parts, key=lambda part: part[0])])
+        for name, parts in pieces.items()
+    }
+    return sources | {copy.source: sources[copy.of] for copy in plan.copies}
+
+
+def n_elements(shapes: Mapping[str, Shape]) -> int:
+    """Elements of all tensors together."""
+    return sum(math.prod(shape) for shape in shapes.values())

@@ -1,0 +1,294 @@
+"""Which transformers class computes a spec exactly, and how its tensors are named. A table.
+
+Source of the pairing: every row was run and compared against the original (docs/parity.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slogpt_hf.checkpoints.parts import Part
+from slogpt_hf.checkpoints.spec import Spec
+from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
+from slogpt_hf.conversion.plan import Copy, Move, Plan, Zeros
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A transformers class and the names of its tensors.
+
+    Attributes:
+        class_name: what ``AutoModelForCausalLM`` instantiates.
+        model_type: transformers' key for it.
+        config: the architecture fields of ``config.json`` for a spec.
+        outer: (module, role) outside the blocks; the head is ``lm_head``.
+        blocks: prefix of block i, with ``{i}``.
+        block: (module, role) inside a block.
+        transposed: linear weights are stored (in, out).
+        linear_bias: the class has these biases whether the spec does or not.
+        norm_bias: likewise for the norms.
+        modeling_file: name of the file shipped with the artefact; None for a stock class.
+    """
+
+    class_name: str
+    model_type: str
+    config: Callable[[Spec], Config]
+    outer: tuple[tuple[str, str], ...]
+    blocks: str
+    block: tuple[tuple[str, str], ...]
+    transposed: bool = False
+    linear_bias: bool = False
+    norm_bias: bool = False
+    modeling_file: str | None = None
+
+
+def _gpt2_config(spec: Spec) -> Config:
+    return {
+        "n_positions": spec.block_size,
+        "n_embd": spec.n_embd,
+        "n_layer": spec.n_layer,
+        "n_head": spec.n_head,
+        "n_inner": spec.n_hidden,
+        "activation_function": "gelu",
+        "layer_norm_epsilon": spec.norm_eps,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+
+
+def _sizes(spec: Spec) -> Config:
+    return {
+        "max_position_embeddings": spec.block_size,
+        "hidden_size": spec.n_embd,
+        "intermediate_size": spec.n_hidden,
+        "num_hidden_layers": spec.n_layer,
+        "num_attention_heads": spec.n_head,
+    }
+
+
+def _rotary_config(spec: Spec) -> Config:
+    rope = {"rope_type": "default", "rope_theta": spec.rope_theta}
+    return _sizes(spec) | {"num_key_value_heads": spec.n_kv_head, "rope_parameters": rope}
+
+
+def _llama_config(spec: Spec) -> Config:
+    return _rotary_config(spec) | {
+        "head_dim": spec.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": spec.norm_eps,
+        "attention_bias": spec.linear_bias,
+        "mlp_bias": spec.linear_bias,
+    }
+
+
+def _arcee_config(spec: Spec) -> Config:
+    return _llama_config(spec) | {"hidden_act": "gelu"}
+
+
+def _starcoder2_config(spec: Spec) -> Config:
+    return _rotary_config(spec) | {
+        "hidden_act": "gelu",
+        "norm_epsilon": spec.norm_eps,
+        "use_bias": spec.linear_bias,
+        "sliding_window": None,
+    }
+
+
+def _stablelm_config(spec: Spec) -> Config:
+    config = _rotary_config(spec)
+    config["rope_parameters"]["partial_rotary_factor"] = 1.0
+    return config | {
+        "partial_rotary_factor": 1.0,
+        "hidden_act": "silu",
+        "layer_norm_eps": spec.norm_eps,
+        "use_qkv_bias": False,
+    }
+
+
+def _slogpt_config(spec: Spec) -> Config:
+    module = "modeling_slogpt"
+    return _sizes(spec) | {
+        "positions": spec.positions,
+        "norm": spec.norm,
+        "norm_eps": spec.norm_eps,
+        "mlp": spec.mlp,
+        "bias": spec.linear_bias,
+        "rope_theta": spec.rope_theta or 10_000.0,
+        "auto_map": {
+            "AutoConfig": f"{module}.SloGPTConfig",
+            "AutoModelForCausalLM": f"{module}.SloGPTForCausalLM",
+        },
+    }
+
+
+LLAMA_OUTER = (("model.embed_tokens", "embed"), ("model.norm", "norm"))
+LLAMA_ATTENTION = (
+    ("input_layernorm", "norm1"),
+    ("self_attn.q_proj", "attn.q"),
+    ("self_attn.k_proj", "attn.k"),
+    ("self_attn.v_proj", "attn.v"),
+    ("self_attn.o_proj", "attn.out"),
+    ("post_attention_layernorm", "norm2"),
+)
+LLAMA_SWIGLU = (
+    ("mlp.gate_proj", "mlp.gate"),
+    ("mlp.up_proj", "mlp.up"),
+    ("mlp.down_proj", "mlp.down"),
+)
+SLO_OUTER = (
+    ("transformer.wte", "embed"),
+    ("transformer.wpe", "positions"),
+    ("transformer.ln_f", "norm"),
+)
+SLO_ATTENTION = (
+    ("ln_1", "norm1"),
+    ("attn.c_attn", "attn.qkv"),
+    ("attn.c_proj", "attn.out"),
+    ("ln_2", "norm2"),
+)
+SLO_GELU = (("mlp.c_fc", "mlp.up"), ("mlp.c_proj", "mlp.down"))
+SLO_SWIGLU = (("mlp.w1", "mlp.gate"), ("mlp.w3", "mlp.up"), ("mlp.w2", "mlp.down"))
+
+GPT2 = Target(
+    "GPT2LMHeadModel",
+    "gpt2",
+    _gpt2_config,
+    SLO_OUTER,
+    "transformer.h.{i}.",
+    SLO_ATTENTION + SLO_GELU,
+    transposed=True,
+    linear_bias=True,
+    norm_bias=True,
+)
+LLAMA = Target(
+    "LlamaForCausalLM",
+    "llama",
+    _llama_config,
+    LLAMA_OUTER,
+    "model.layers.{i}.",
+    LLAMA_ATTENTION + LLAMA_SWIGLU,
+)
+STARCODER2 = Target(
+    "Starcoder2ForCausalLM",
+    "starcoder2",
+    _starcoder2_config,
+    LLAMA_OUTER,
+    "model.layers.{i}.",
+    (*LLAMA_ATTENTION, ("mlp.c_fc", "mlp.up"), ("mlp.c_proj", "mlp.down")),
+    norm_bias=True,
+)
+STABLELM = Target(
+    "StableLmForCausalLM",
+    "stablelm",
+    _stablelm_config,
+    LLAMA_OUTER,
+    "model.layers.{i}.",
+    LLAMA_ATTENTION + LLAMA_SWIGLU,
+    norm_bias=True,
+)
+ARCEE = Target(
+    "ArceeForCausalLM",
+    "arcee",
+    _arcee_config,
+    LLAMA_OUTER,
+    "model.layers.{i}.",
+    (*LLAMA_ATTENTION, ("mlp.up_proj", "mlp.up"), ("mlp.down_proj", "mlp.down")),
+)
+
+
+def _slogpt(mlp: tuple[tuple[str, str], ...]) -> Target:
+    return Target(
+        "SloGPTForCausalLM",
+        "slogpt",
+        _slogpt_config,
+        SLO_OUTER,
+        "transformer.h.{i}.",
+        SLO_ATTENTION + mlp,
+        modeling_file="modeling_slogpt.py",
+    )
+
+
+SLOGPT = {"gelu": _slogpt(SLO_GELU), "swiglu": _slogpt(SLO_SWIGLU)}
+NATIVE = {
+    # (positions, norm, mlp, linear_bias)
+    ("learned", "layernorm", "gelu", False): GPT2,
+    ("learned", "layernorm", "gelu", True): GPT2,
+    ("rotary", "rmsnorm", "swiglu", False): LLAMA,
+    ("rotary", "rmsnorm", "swiglu", True): LLAMA,
+    ("rotary", "layernorm", "gelu", False): STARCODER2,
+    ("rotary", "layernorm", "gelu", True): STARCODER2,
+    ("rotary", "layernorm", "swiglu", False): STABLELM,
+    ("rotary", "rmsnorm", "gelu", False): ARCEE,
+    ("rotary", "rmsnorm", "gelu", True): ARCEE,
+}
+
+
+def target_for(spec: Spec) -> Target:
+    """The most native class that computes ``spec`` exactly."""
+    key = (spec.positions, spec.norm, spec.mlp, spec.linear_bias)
+    return NATIVE.get(key) or SLOGPT[spec.mlp]
+
+
+def config_for(spec: Spec, target: Target, dtype: str) -> Config:
+    """The content of ``config.json``: no token id has a meaning that the vocabulary lacks."""
+    return {
+        "architectures": [target.class_name],
+        "model_type": target.model_type,
+        "vocab_size": spec.vocab_size,
+        **target.config(spec),
+        "tie_word_embeddings": spec.tied,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+        "dtype": dtype,
+    }
+
+
+def plan_for(spec: Spec, parts: Mapping[str, Part], target: Target) -> Plan:
+    """The conversion of a checkpoint whose roles lie at ``parts`` into ``target``."""
+    moves: list[Move] = []
+    zeros: list[Zeros] = []
+
+    def place(module: str, role: str) -> None:
+        bare = role.split(".", 2)[-1] if role.startswith("blocks.") else role
+        for kind in ("weight", "bias"):
+            part = parts.get(f"{role}.{kind}")
+            if part:
+                operations = _operations(spec, target, bare, kind)
+                moves.append(Move(f"{module}.{kind}", part.source, part.rows, operations))
+            elif kind == "bias" and _wants_bias(target, bare):
+                zeros.append(Zeros(f"{module}.bias", _bias_shape(spec, bare)))
+
+    for module, role in target.outer:
+        place(module, role)
+    for i in range(spec.n_layer):
+        for module, role in target.block:
+            place(target.blocks.format(i=i) + module, f"blocks.{i}.{role}")
+    head, embed = parts["head.weight"], parts["embed.weight"]
+    if spec.tied:
+        return Plan(tuple(moves), tuple(zeros), (Copy(head.source, embed.source),))
+    return Plan((*moves, Move("lm_head.weight", head.source, head.rows)), tuple(zeros))
+
+
+def _operations(spec: Spec, target: Target, role: str, kind: str) -> tuple[Operation, ...]:
+    if target.transposed and kind == "weight" and role.startswith(("attn", "mlp")):
+        return (Transpose(),)
+    if spec.rotary_pairs == "interleaved" and target.modeling_file is None:
+        heads = {"attn.q": spec.n_head, "attn.k": spec.n_kv_head}.get(role)
+        return (PairsToHalves(heads),) if heads else ()
+    return ()
+
+
+def _wants_bias(target: Target, role: str) -> bool:
+    if role.startswith("norm"):
+        return target.norm_bias
+    return target.linear_bias and role.startswith(("attn", "mlp"))
+
+
+def _bias_shape(spec: Spec, role: str) -> Shape:
+    return ({"attn.qkv": 3 * spec.n_embd, "mlp.up": spec.n_hidden}.get(role, spec.n_embd),)

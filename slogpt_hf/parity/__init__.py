@@ -1,0 +1,7 @@
+"""The proof: the artefact, reloaded from disk, computes what the original computes."""
+
+from __future__ import annotations
+
+from slogpt_hf.parity.report import Comparison, ParityReport
+
+__all__ = ["Comparison", "ParityReport"]

@@ -1,0 +1,145 @@
+"""The artefact as its users will load it: ``from_pretrained`` from disk, without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slogpt_hf.conversion.targets import SLOGPT
+from slogpt_hf.errors import CheckpointError, UsageError
+
+OWN_MODELING_FILES = {target.modeling_file for target in SLOGPT.values()}
+
+
+def stored_dtype(folder: Path) -> str:
+    """The dtype that ``config.json`` names, e.g. ``float32``.
+
+    Raises:
+        UsageError: ``folder`` is no artefact.
+        CheckpointError: its ``config.json`` is not one.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UsageError(
+            f"{folder}: is not an artefact: it has no config.json.",
+            hint="Name a folder that convert-model or save_pretrained wrote.",
+        )
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: is not a config.json ({error}).", hint="Convert the checkpoint again."
+        ) from error
+    if not isinstance(getattr(torch, str(dtype), None), torch.dtype):
+        raise CheckpointError(f"{path}: dtype {dtype!r} is unknown.", hint="Convert it again.")
+    return str(dtype)
+
+
+def load_artefact(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> nn.Module:
+    """Load the artefact for inference, its weights upcast to ``dtype``.
+
+    Raises:
+        UsageError: it needs a modeling file that is not this package's and is not trusted.
+        CheckpointError: it does not load, or its tensors are not exactly the model's.
+    """
+    from transformers import AutoModelForCausalLM
+
+    stored_dtype(folder)
+    with _quiet_transformers():
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=_own_code(folder, trust_remote_code),
+                output_loading_info=True,
+            )
+        except Exception as error:  # whatever a damaged artefact makes transformers raise
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise CheckpointError(
+                f"{folder}: transformers cannot load it ({lines[0][:300]}).",
+                hint="Convert the checkpoint again.",
+            ) from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if names := sorted(map(str, info[kind])):
+            raise CheckpointError(
+                f"{folder}: {kind.replace('_keys', ' tensors')}: {', '.join(names[:6])}"
+                f"{f' and {len(names) - 6} more' if len(names) > 6 else ''}.",
+                hint="transformers would fill them with random weights; convert it again.",
+            )
+    loaded: nn.Module = model.eval()
+    return loaded
+
+
+def logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """Logits (B, T, V) of every position for ids (B, T)."""
+    output: Tensor = model(input_ids=ids, use_cache=False).logits
+    return output
+
+
+def residual_stream(model: nn.Module, n_layer: int, ids: Tensor) -> list[Tensor]:
+    """What enters the first block and what each block gives: ``n_layer + 1`` x (B, T, n)."""
+    blocks = next(
+        module
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len(module) == n_layer
+    )
+    stream: list[Tensor] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream.append(args[0] if args else kwargs["hidden_states"])
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        stream.append(output[0] if isinstance(output, tuple) else output)
+
+    hooks = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
+    hooks += [block.register_forward_hook(after) for block in blocks]
+    try:
+        logits(model, ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return stream
+
+
+def _own_code(folder: Path, trusted: bool) -> bool:
+    """Whether to let transformers import the artefact's modeling file."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    if "auto_map" not in config:
+        return False
+    import slogpt_hf.conversion
+
+    room = Path(slogpt_hf.conversion.__file__).parent
+    code = list(folder.glob("*.py"))
+    ours = all(
+        path.name in OWN_MODELING_FILES and path.read_bytes() == (room / path.name).read_bytes()
+        for path in code
+    )
+    if trusted or (code and ours):
+        return True
+    raise UsageError(
+        f"{folder}: brings code of its own ({', '.join(path.name for path in code)}).",
+        hint="Read it, then pass --trust-remote-code to run it.",
+    )
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,101 @@
+"""What the gate found: figures, bounds and verdict, as a value, as JSON and as tables."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Artefact against original on one batch.
+
+    Attributes:
+        name: what the batch exercises.
+        batch: rows.
+        length: tokens of a row.
+        max_logit: largest absolute logit of the original.
+        fp64_error: max |artefact - original| in float64, relative to ``max_logit``.
+        fp32_error: max |artefact - original| in float32.
+        fp32_noise: max |original in float32 - original in float64|.
+        top1: share of positions whose most likely token agrees in float32; shown, not judged.
+    """
+
+    name: str
+    batch: int
+    length: int
+    max_logit: float
+    fp64_error: float
+    fp32_error: float
+    fp32_noise: float
+    top1: float
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The gate's verdict and everything it rests on.
+
+    Attributes:
+        passed: the artefact computes what the original computes.
+        oracle: what stood for the original.
+        dtype: dtype of the artefact's weights; the original was run with the same rounding.
+        comparisons: one a batch.
+        fp64_bound: largest relative error allowed in float64.
+        fp32_bound: largest absolute error allowed in float32: 4 x the original's own noise.
+        embedding_rows: rows of the embedding compared for equality: all of them.
+        embedding_equal: they are equal, bit for bit.
+        covered_ids: different token ids that went through the model.
+        first_divergence: where the artefact first leaves the original; None if nowhere.
+        failures: why the verdict is what it is, one sentence each; empty when passed.
+        seconds: wall time of the gate.
+        forward_seconds: of these, inside the forward passes that it cannot avoid.
+    """
+
+    passed: bool
+    oracle: str
+    dtype: str
+    comparisons: tuple[Comparison, ...]
+    fp64_bound: float
+    fp32_bound: float
+    embedding_rows: int
+    embedding_equal: bool
+    covered_ids: int
+    first_divergence: str | None
+    failures: tuple[str, ...]
+    seconds: float
+    forward_seconds: float
+
+    @property
+    def fp64_error(self) -> float:
+        """Worst relative error in float64."""
+        return max(c.fp64_error for c in self.comparisons)
+
+    @property
+    def fp32_error(self) -> float:
+        """Worst absolute error in float32."""
+        return max(c.fp32_error for c in self.comparisons)
+
+    @property
+    def fp32_noise(self) -> float:
+        """Worst rounding noise of the original in float32."""
+        return max(c.fp32_noise for c in self.comparisons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready values; ``schema`` numbers the layout."""
+        worst = {
+            "fp64_error": self.fp64_error,
+            "fp32_error": self.fp32_error,
+            "fp32_noise": self.fp32_noise,
+        }
+        return {"schema": SCHEMA, **worst, **asdict(self)}
+
+    def summary(self) -> str:
+        """One line for a log."""
+        verdict = "equal to the original" if self.passed else "NOT equal to the original"
+        return (
+            f"{verdict}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
+            f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e}, "
+            f"4 x its own rounding noise)"
+        )
