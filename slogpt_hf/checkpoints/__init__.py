@@ -24,7 +24,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = load_torch_file(path)
     for dialect in (slo,):
         if dialect.recognises(content):
-            return dialect.read(path, content)
+            checkpoint: Checkpoint = dialect.read(path, content)
+            return checkpoint
     found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
     raise CheckpointError(
         f"{path}: is of no known dialect. Looked for a dict with 'model' holding "

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import stat
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED
 
 from slogpt_hf.errors import CheckpointError, UsageError
 
@@ -20,18 +22,22 @@ def require_file(path: Path, what: str = "checkpoint") -> None:
     """Raise unless ``path`` is a non-empty regular file that is not a Git LFS pointer.
 
     Raises:
-        UsageError: nothing is there, or a folder is.
+        UsageError: nothing is there, or what is there is not a file that can be read.
         CheckpointError: the file is empty or a Git LFS pointer.
     """
-    if not path.exists():
-        raise UsageError(f"{path}: no such {what}.", hint="Check the path.")
-    if path.is_dir():
-        raise UsageError(
-            f"{path}: is a folder, not a {what} file.", hint="Name the file in it, e.g. ckpt.pt."
-        )
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UsageError(
+                f"{path}: is a folder, not a {what} file.",
+                hint="Name the file in it, e.g. ckpt.pt.",
+            )
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{path}: is not a regular file.", hint=f"Name a {what} file.")
         with path.open("rb") as file:
             start = file.read(len(LFS_MAGIC))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: no such {what}.", hint="Check the path.") from error
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read: {error.strerror}.", hint="Check its permissions."
@@ -86,9 +92,18 @@ def load_torch_file(path: Path) -> Any:
                     f"{path}: is a zip archive without a data.pkl, not a checkpoint.",
                     hint="Name the file that the trainer saved, e.g. out/ckpt.pt.",
                 )
-    except zipfile.BadZipFile as error:
+            # Mapped bytes are read as they lie, so compressed ones would be taken for weights.
+            packed = [e.filename for e in archive.infolist() if e.compress_type != ZIP_STORED]
+            if packed:
+                raise CheckpointError(
+                    f"{path}: {packed[0]} in it is compressed, which torch.save never does.",
+                    hint="Take the file as the trainer saved it.",
+                )
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged directory makes zipfile raise
         raise CheckpointError(
-            f"{path}: is truncated or damaged ({error}).",
+            f"{path}: is truncated or damaged ({_first_line(error)}).",
             hint="Copy it again, or take the checkpoint before it.",
         ) from error
     try:
@@ -100,7 +115,7 @@ def load_torch_file(path: Path) -> Any:
             hint="A checkpoint may hold tensors and plain values only. Save it again without "
             "other objects.",
         ) from error
-    except (RuntimeError, ValueError, TypeError, KeyError, EOFError, OverflowError) as error:
+    except Exception as error:  # whatever a damaged file makes the unpickler raise
         raise CheckpointError(
             f"{path}: cannot be read as a checkpoint ({_first_line(error)}).",
             hint="Copy it again, or take the checkpoint before it.",

@@ -6,6 +6,7 @@ Layout (nanoGPT ``train.py``): ``{'model', 'optimizer', 'model_args', 'iter_num'
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,6 +26,7 @@ WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 CAUSAL_MASK = re.compile(r"^transformer\.h\.\d+\.attn\.(?:bias|masked_bias)$")
 BLOCK = re.compile(r"^transformer\.h\.(\d+)\.")
 NO_EVALUATION_YET = 1e9  # the trainer's initial best_val_loss
+LARGEST_COUNT = 2**53  # whole numbers below are exact as floats
 LAYERNORM_EPS, RMSNORM_EPS, ROPE_THETA = 1e-5, 1e-6, 10_000.0
 SWITCHES = ("use_rope", "use_swiglu", "use_rmsnorm")
 LINEARS = {
@@ -68,8 +70,9 @@ def read(path: Path, content: Mapping[str, Any]) -> Checkpoint:
             f"{path}: has no model_args, so n_head is not recorded.",
             hint="Save the checkpoint with its model_args, as the trainer does.",
         )
-    spec = _spec(path, args, tensors)
+    spec = spec_from_model_args(path, args, tensors)
     _check_tensors(path, spec, tensors)
+    dtype = _dtype(path, tensors)
     spec = replace(spec, tied=_same(tensors["lm_head.weight"], tensors["transformer.wte.weight"]))
     return Checkpoint(
         path=path,
@@ -77,7 +80,7 @@ def read(path: Path, content: Mapping[str, Any]) -> Checkpoint:
         spec=spec,
         tensors=tensors,
         parts=parts(spec),
-        dtype=_dtype(path, tensors),
+        dtype=dtype,
         facts=_facts(content),
         notes=_notes(spec),
     )
@@ -134,9 +137,17 @@ def _weights(path: Path, model: Mapping[str, Any]) -> dict[str, Tensor]:
 
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.items():
-        if not isinstance(tensor, torch.Tensor):
+        problem = ""
+        if not isinstance(name, str):
+            problem = f"has a {type(name).__name__} for a name"
+        elif not isinstance(tensor, torch.Tensor):
+            problem = f"is a {type(tensor).__name__}, not a tensor"
+        elif tensor.layout != torch.strided or tensor.is_meta:
+            kind = "meta" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+            problem = f"is a {kind} tensor, not a plain one"
+        if problem:
             raise CheckpointError(
-                f"{path}: model[{name!r}] is a {type(tensor).__name__}, not a tensor.",
+                f"{path}: model[{_shown(name)}] {problem}.",
                 hint="Save model.state_dict() and nothing else under 'model'.",
             )
         bare = WRAPPERS.sub("", name)
@@ -147,16 +158,28 @@ def _weights(path: Path, model: Mapping[str, Any]) -> dict[str, Tensor]:
             )
         # nanoGPT on PyTorch before 2.0 saves its causal mask: a constant, not a weight.
         if not CAUSAL_MASK.match(bare):
-            tensors[bare] = tensor
+            tensors[bare] = tensor.detach()
     return tensors
 
 
-def _spec(path: Path, args: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Spec:
+def spec_from_model_args(
+    path: Path, args: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Spec:
+    """The architecture that a trainer's ``model_args`` describe.
+
+    Args:
+        path: the file that messages name.
+        args: ``model_args``; a switch that is missing is off.
+        tensors: the state dict; tells whether there are biases where ``args`` does not.
+
+    Raises:
+        CheckpointError: a size is missing or impossible.
+    """
     for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
         value = args.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise CheckpointError(
-                f"{path}: model_args.{name} is {value!r}, not a positive whole number.",
+                f"{path}: model_args.{name} is {_shown(value)}, not a positive whole number.",
                 hint="Save the checkpoint with the model_args that it was trained with.",
             )
     n_layer, n_head, n_embd = args["n_layer"], args["n_head"], args["n_embd"]
@@ -165,6 +188,13 @@ def _spec(path: Path, args: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
             f"{path}: model_args.n_embd {n_embd} is no multiple of model_args.n_head {n_head}.",
             hint="Save the checkpoint with the model_args that it was trained with.",
         )
+    for name in (*SWITCHES, "bias"):
+        value = args.get(name, False)
+        if not isinstance(value, int) or value not in (0, 1):
+            raise CheckpointError(
+                f"{path}: model_args.{name} is {_shown(value)}, neither True nor False.",
+                hint="Save the checkpoint with the model_args that it was trained with.",
+            )
     rope, swiglu, rmsnorm = (bool(args.get(switch, False)) for switch in SWITCHES)
     bias = bool(args.get("bias", "transformer.h.0.attn.c_attn.bias" in tensors))
     if rope and (n_embd // n_head) % 2:
@@ -231,6 +261,11 @@ def _check_tensors(path: Path, spec: Spec, tensors: Mapping[str, Tensor]) -> Non
             )
 
 
+def _shown(value: Any, most: int = 60) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def _listed(names: list[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
@@ -256,13 +291,14 @@ def _dtype(path: Path, tensors: Mapping[str, Tensor]) -> str:
 def _same(a: Tensor, b: Tensor) -> bool:
     import torch
 
-    return a.data_ptr() == b.data_ptr() or torch.equal(a, b)
+    same_place = a.data_ptr() == b.data_ptr() and a.stride() == b.stride()
+    return same_place or torch.equal(a, b)
 
 
 def _facts(content: Mapping[str, Any]) -> TrainingFacts:
     config = content.get("config")
     settings = (
-        {str(k): v for k, v in config.items() if isinstance(v, str | int | float | bool | None)}
+        {str(k): v for k, v in config.items() if isinstance(v, str | int | None) or _finite(v)}
         if isinstance(config, Mapping)
         else {}
     )
@@ -279,14 +315,17 @@ def _facts(content: Mapping[str, Any]) -> TrainingFacts:
 
 def _number(value: Any) -> float | None:
     """A plain or 0-d tensor number; None for anything else, NaN and infinities included."""
-    import math
-
     import torch
 
-    if isinstance(value, torch.Tensor) and value.numel() == 1:
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_meta:
         value = value.item()
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_COUNT:
+        value = float(value)
+    return value if _finite(value) else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _notes(spec: Spec) -> tuple[str, ...]:

@@ -64,10 +64,14 @@ class PairsToHalves:
 
     def forward(self, tensor: Tensor) -> Tensor:
         """Rows reordered, pairs to halves."""
-        pairs = tensor.unflatten(0, (self.n_head, -1, 2))  # (heads, d/2, 2, ...)
+        import torch
+
+        pairs = torch.unflatten(tensor, 0, (self.n_head, -1, 2))  # (heads, d/2, 2, ...)
         return pairs.transpose(1, 2).reshape(tensor.shape)
 
     def inverse(self, tensor: Tensor) -> Tensor:
         """Rows reordered, halves to pairs."""
-        halves = tensor.unflatten(0, (self.n_head, 2, -1))  # (heads, 2, d/2, ...)
+        import torch
+
+        halves = torch.unflatten(tensor, 0, (self.n_head, 2, -1))  # (heads, 2, d/2, ...)
         return halves.transpose(1, 2).reshape(tensor.shape)

@@ -117,18 +117,20 @@ def check_plan(plan: Plan, sources: Mapping[str, Shape]) -> None:
             raise CheckpointError(f"The plan takes {copy.source} for a copy of {copy.of}.")
         used[copy.source].append((0, sources[copy.source][0]))
     for name, shape in sources.items():
-        end = 0
-        for start, stop in sorted(used.get(name, [])):
+        end, n_rows = 0, shape[0]
+        if name not in used:
+            raise CheckpointError(f"The plan leaves {name} over.")
+        for start, stop in [*sorted(used[name]), (n_rows, n_rows)]:
+            if stop > n_rows:
+                raise CheckpointError(
+                    f"The plan uses rows {start} to {stop} of {n_rows} of {name}."
+                )
             if start != end:
                 raise CheckpointError(
                     f"The plan {'leaves out' if start > end else 'uses twice'} rows "
                     f"{min(start, end)} to {max(start, end)} of {name}."
                 )
             end = stop
-        if end != shape[0]:
-            raise CheckpointError(
-                f"The plan leaves {name} over." if not end else f"The plan ends in {name}."
-            )
 
 
 def restore(plan: Plan, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:

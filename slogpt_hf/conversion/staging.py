@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from slogpt_hf.errors import UsageError
@@ -19,11 +19,11 @@ def staged_folder(final: Path) -> Iterator[Path]:
     Raises:
         UsageError: ``final`` exists, its parent cannot be written, or the disk is full.
     """
-    if final.exists() or final.is_symlink():
-        raise UsageError(
-            f"{final}: exists already.", hint="Name another output, or remove it first."
-        )
     try:
+        if final.exists() or final.is_symlink():
+            raise UsageError(
+                f"{final}: exists already.", hint="Name another output, or remove it first."
+            )
         final.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{final.name}.partial-", dir=final.parent))
     except OSError as error:
@@ -57,7 +57,8 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        work.unlink(missing_ok=True)
+        with suppress(OSError):
+            work.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -69,7 +70,8 @@ def _sync(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
+    where = f" ({error.filename})" if error.filename else ""
     return UsageError(
-        f"{path}: cannot be written: {error.strerror or error}.",
+        f"{path}: cannot be written: {error.strerror or error}{where}.",
         hint="Check the disk's free space and the folder's permissions.",
     )

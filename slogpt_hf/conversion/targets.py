@@ -121,6 +121,7 @@ def _slogpt_config(spec: Spec) -> Config:
         "rope_theta": spec.rope_theta or 10_000.0,
         "auto_map": {
             "AutoConfig": f"{module}.SloGPTConfig",
+            "AutoModel": f"{module}.SloGPTModel",
             "AutoModelForCausalLM": f"{module}.SloGPTForCausalLM",
         },
     }

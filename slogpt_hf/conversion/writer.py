@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
+from slogpt_hf.conversion.overlapped import OverlappedFile
 from slogpt_hf.conversion.plan import Plan, check_plan
 from slogpt_hf.conversion.safetensors_layout import INDEX_FILE, header, index, shards_for
 from slogpt_hf.errors import CheckpointError
@@ -61,32 +62,49 @@ def write_weights(
     scratch = torch.empty(largest, dtype=torch.uint8)  # pages that stay untouched cost nothing
 
     for shard in shards:
-        with (folder / shard.file_name).open("wb") as file:
+        with _one_torch_thread(), OverlappedFile(folder / shard.file_name) as file:
             file.write(header(shard, shapes, dtype))
             for name in shard.n_bytes:
+                tensor = produce(name)
+                if not tensor.is_contiguous():
+                    file.drain()  # the scratch memory is about to be filled anew
+                    tensor = _gathered(tensor, scratch)
                 source = moves[name].source if name in moves else name
-                for piece in _pieces(produce(name), target_dtype, source, scratch):
-                    _write(file, piece)
+                for piece in _pieces(tensor, target_dtype):
+                    _require_finite(piece, source)
+                    file.write(piece.view(torch.uint8).numpy().data)
                     advance(piece.nbytes)
-            file.flush()
-            os.fsync(file.fileno())
     if len(shards) > 1:
         (folder / INDEX_FILE).write_text(json.dumps(index(shards), indent=2) + "\n", "utf-8")
     return tuple(folder / shard.file_name for shard in shards)
 
 
-def _pieces(tensor: Tensor, dtype: torch.dtype, source: str, scratch: Tensor) -> Iterator[Tensor]:
-    """A tensor's values in row-major order as finite 1-d pieces of PIECE_BYTES in ``dtype``."""
-    if tensor.is_contiguous():
-        flat = tensor.view(-1)
-    else:
-        # One copy of the whole tensor into warm memory takes torch's blocked transposition.
-        flat = scratch[: tensor.nbytes].view(tensor.dtype)
-        flat.view(tensor.shape).copy_(tensor)
-    for values in flat.split(PIECE_BYTES // flat.element_size()):
-        piece = values.to(dtype)
-        _require_finite(piece, source)
-        yield piece
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Leave the other cores to the writing: pieces are too small to share among threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _gathered(tensor: Tensor, scratch: Tensor) -> Tensor:
+    """A strided tensor as a contiguous one in memory that is warm already."""
+    flat = scratch[: tensor.nbytes].view(tensor.dtype)
+    # Copying a whole matrix takes torch's blocked transposition; pieces of it would not.
+    return flat.view(tensor.shape).copy_(tensor)
+
+
+def _pieces(tensor: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+    """The values of a contiguous tensor as 1-d pieces of PIECE_BYTES, cast to ``dtype``."""
+    import torch
+
+    for values in torch.split(tensor.view(-1), PIECE_BYTES // tensor.element_size()):
+        yield values.to(dtype)
 
 
 def _require_finite(piece: Tensor, source: str) -> None:
@@ -101,9 +119,3 @@ def _require_finite(piece: Tensor, source: str) -> None:
         hint="Training diverged, or the dtype is too narrow: release an earlier checkpoint or "
         "another --dtype.",
     )
-
-
-def _write(file: BinaryIO, piece: Tensor) -> None:
-    import torch
-
-    file.write(memoryview(piece.view(torch.uint8).numpy()))

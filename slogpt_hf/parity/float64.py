@@ -28,7 +28,5 @@ class Float64Everywhere(TorchFunctionMode):
         if func is torch.Tensor.float:
             func = torch.Tensor.double
         lifted = tuple(torch.float64 if a is torch.float32 else a for a in args)
-        named = {
-            k: torch.float64 if v is torch.float32 else v for k, v in (kwargs or {}).items()
-        }
+        named = {k: torch.float64 if v is torch.float32 else v for k, v in (kwargs or {}).items()}
         return func(*lifted, **named)

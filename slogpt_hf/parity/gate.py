@@ -7,6 +7,7 @@ noise, max |original_fp32 - original_fp64| over the same inputs.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import loading, slo
 from slogpt_hf.parity.float64 import Float64Everywhere
 from slogpt_hf.parity.inputs import Inputs, inputs_for
@@ -27,6 +28,11 @@ PASSES_PER_BATCH = 4
 Weights = Mapping[str, Tensor]
 
 
+def n_passes(spec: Spec, text_ids: Sequence[int] = ()) -> int:
+    """Forward passes of ``verify_artefact``: two models in two precisions on every batch."""
+    return PASSES_PER_BATCH * len(inputs_for(spec, text_ids))
+
+
 @torch.no_grad()
 def verify_artefact(
     checkpoint: Checkpoint,
@@ -34,7 +40,7 @@ def verify_artefact(
     *,
     text_ids: Sequence[int] = (),
     trust_remote_code: bool = False,
-    advance: Callable[[int, int], None] = lambda done, total: None,
+    advance: Callable[[int], None] = lambda passes: None,
 ) -> ParityReport:
     """Compare the artefact in ``folder`` with the checkpoint that it was made from.
 
@@ -43,7 +49,7 @@ def verify_artefact(
         folder: the artefact, as ``from_pretrained`` loads it.
         text_ids: token ids of real text to run as well.
         trust_remote_code: run a modeling file that is not the one of this package.
-        advance: told the forward passes done since its last call, and how many there will be.
+        advance: told the forward passes done since its last call; ``n_passes`` is their number.
 
     Returns:
         The report; ``passed`` is the verdict. A failed one names the first diverging layer.
@@ -58,7 +64,6 @@ def verify_artefact(
         exact = loading.load_artefact(folder, torch.float64, trust_remote_code)
     single = loading.load_artefact(folder, torch.float32, trust_remote_code)
     batches = inputs_for(checkpoint.spec, text_ids)
-    n_passes = PASSES_PER_BATCH * len(batches)
     forward_seconds = 0.0
 
     def timed(forward: Callable[[], Tensor]) -> Tensor:
@@ -66,7 +71,7 @@ def verify_artefact(
         start = time.perf_counter()
         output = forward()
         forward_seconds += time.perf_counter() - start
-        advance(1, n_passes)
+        advance(1)
         return output
 
     def run(ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -83,6 +88,13 @@ def verify_artefact(
     )
     bound = fp32_bound(comparisons)
     failures = judge(comparisons, bound, embedding_equal)
+    divergence = None
+    if not embedding_equal:
+        divergence = "embedding and positions"
+    elif not all(c.fp64_error <= FP64_BOUND for c in comparisons):
+        divergence = first_divergence(checkpoint, original, exact, batches)
+    elif failures:
+        divergence = "nowhere in float64; only float32 rounding differs"
     return ParityReport(
         passed=not failures,
         oracle="built-in plain-torch Slo model",
@@ -92,10 +104,8 @@ def verify_artefact(
         fp32_bound=bound,
         embedding_rows=checkpoint.spec.vocab_size,
         embedding_equal=embedding_equal,
-        covered_ids=torch.cat([batch.ids.flatten() for batch in batches]).unique().numel(),
-        first_divergence=(
-            first_divergence(checkpoint, original, exact, batches) if failures else None
-        ),
+        covered_ids=len({i for batch in batches for i in batch.ids.flatten().tolist()}),
+        first_divergence=divergence,
         failures=failures,
         seconds=time.perf_counter() - started,
         forward_seconds=forward_seconds,
@@ -161,11 +171,15 @@ def first_divergence(
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """max |a - b| in float64, row by row so that memory stays small; infinite if shapes differ."""
+    """max |a - b| in float64; infinite if shapes differ or a value is NaN.
+
+    It goes row by row so that memory stays small.
+    """
     if a.shape != b.shape:
-        return float("inf")
-    rows = zip(a.flatten(0, 1).split(64), b.flatten(0, 1).split(64), strict=True)
-    return torch.stack([(x.double() - y.double()).abs().max() for x, y in rows]).max().item()
+        return math.inf
+    rows = zip(*(torch.split(tensor.flatten(0, 1), 64) for tensor in (a, b)), strict=True)
+    worst = torch.stack([(x.double() - y.double()).abs().max() for x, y in rows]).max().item()
+    return math.inf if math.isnan(worst) else worst
 
 
 def _embedding(model: nn.Module) -> Tensor:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from filecmp import cmp as same_content
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
 from slogpt_hf.conversion.targets import SLOGPT
 from slogpt_hf.errors import CheckpointError, UsageError
 
-OWN_MODELING_FILES = {target.modeling_file for target in SLOGPT.values()}
+OWN_MODELING_FILES = {t.modeling_file for t in SLOGPT.values() if t.modeling_file}
 
 
 def stored_dtype(folder: Path) -> str:
@@ -37,8 +39,11 @@ def stored_dtype(folder: Path) -> str:
         raise CheckpointError(
             f"{path}: is not a config.json ({error}).", hint="Convert the checkpoint again."
         ) from error
-    if not isinstance(getattr(torch, str(dtype), None), torch.dtype):
-        raise CheckpointError(f"{path}: dtype {dtype!r} is unknown.", hint="Convert it again.")
+    if str(dtype) not in ITEM_SIZES:
+        raise CheckpointError(
+            f"{path}: dtype {dtype!r} is none of {', '.join(ITEM_SIZES)}.",
+            hint="Convert the checkpoint again.",
+        )
     return str(dtype)
 
 
@@ -52,13 +57,14 @@ def load_artefact(folder: Path, dtype: torch.dtype, trust_remote_code: bool = Fa
     from transformers import AutoModelForCausalLM
 
     stored_dtype(folder)
+    runs_code = _runs_code(folder, trust_remote_code)
     with _quiet_transformers():
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
                 local_files_only=True,
-                trust_remote_code=_own_code(folder, trust_remote_code),
+                trust_remote_code=runs_code,
                 output_loading_info=True,
             )
         except Exception as error:  # whatever a damaged artefact makes transformers raise
@@ -109,25 +115,34 @@ def residual_stream(model: nn.Module, n_layer: int, ids: Tensor) -> list[Tensor]
     return stream
 
 
-def _own_code(folder: Path, trusted: bool) -> bool:
-    """Whether to let transformers import the artefact's modeling file."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    if "auto_map" not in config:
+def _runs_code(folder: Path, trusted: bool) -> bool:
+    """Whether transformers imports a modeling file: this package's own, or a trusted one."""
+    auto_map = json.loads((folder / "config.json").read_text("utf-8")).get("auto_map")
+    if not isinstance(auto_map, dict):
         return False
+    # A reference is module.Class, or repo--module.Class for code that lies elsewhere.
+    named = {f"{str(reference).rpartition('.')[0]}.py" for reference in auto_map.values()}
+    for name in sorted(named & OWN_MODELING_FILES):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder}: lacks {name}, which its config.json names.",
+                hint="Convert the checkpoint again.",
+            )
+    names = named | {path.name for path in folder.glob("*.py")}
+    foreign = sorted(name for name in names if not _is_own(folder, name))
+    if foreign and not trusted:
+        raise UsageError(
+            f"{folder}: brings code of its own ({', '.join(foreign)}).",
+            hint="Read it, then pass --trust-remote-code to run it.",
+        )
+    return True
+
+
+def _is_own(folder: Path, name: str) -> bool:
     import slogpt_hf.conversion
 
     room = Path(slogpt_hf.conversion.__file__).parent
-    code = list(folder.glob("*.py"))
-    ours = all(
-        path.name in OWN_MODELING_FILES and path.read_bytes() == (room / path.name).read_bytes()
-        for path in code
-    )
-    if trusted or (code and ours):
-        return True
-    raise UsageError(
-        f"{folder}: brings code of its own ({', '.join(path.name for path in code)}).",
-        hint="Read it, then pass --trust-remote-code to run it.",
-    )
+    return name in OWN_MODELING_FILES and same_content(folder / name, room / name, shallow=False)
 
 
 @contextmanager

@@ -91,6 +91,26 @@ class ParityReport:
         }
         return {"schema": SCHEMA, **worst, **asdict(self)}
 
+    def table(self) -> str:
+        """One row a batch, in columns for a terminal."""
+        rows = [("batch", "shape", "float64 (relative)", "float32", "own noise", "same top-1")]
+        rows += [
+            (
+                c.name,
+                f"{c.batch} x {c.length}",
+                f"{c.fp64_error:.1e}",
+                f"{c.fp32_error:.1e}",
+                f"{c.fp32_noise:.1e}",
+                f"{c.top1:.1%}",
+            )
+            for c in self.comparisons
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
     def summary(self) -> str:
         """One line for a log."""
         verdict = "equal to the original" if self.passed else "NOT equal to the original"

@@ -8,7 +8,6 @@ Shapes: B batch, T tokens, n width, H heads, d = n / H, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -96,9 +95,7 @@ def attention(spec: Spec, w: Mapping[str, Tensor], x: Tensor, table: Tensor) -> 
     q, k, v = stacked.permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
     if spec.positions == "rotary":
         q, k = rotate(q, table), rotate(k, table)
-    scores = q @ k.transpose(-2, -1) / math.sqrt(spec.head_dim)  # (B, H, T, T)
-    future = torch.ones(length, length, dtype=torch.bool).triu(1)
-    mixed = scores.masked_fill(future, -math.inf).softmax(-1) @ v  # (B, H, T, d)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, d)
     return linear(w, "attn.c_proj", mixed.transpose(1, 2).reshape(batch, length, width))
 
 

@@ -8,7 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/@]*@")
+CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/]*@")
+SET_BY_HOOKS = ("GIT_DIR", "GIT_WORK_TREE")  # git obeys them rather than the folder
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,16 @@ def provenance_of(path: Path) -> Provenance:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    inherited = {name: value for name, value in os.environ.items() if name not in SET_BY_HOOKS}
     try:
         result = subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=30,
             check=False,
-            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=inherited | {"GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

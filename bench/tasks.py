@@ -1,0 +1,153 @@
+"""What ``run.py`` measures, each in a process of its own: prints one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+FIGURES = dict[str, float]
+
+
+class AnonymousMemory:
+    """Peak of this process's anonymous memory above what it had at the start, in bytes."""
+
+    def __enter__(self) -> AnonymousMemory:
+        self.before = self.peak = self._now()
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    @property
+    def bytes(self) -> int:
+        """Peak above the start."""
+        return self.peak - self.before
+
+    def _watch(self) -> None:
+        while not self.stop.wait(0.002):
+            self.peak = max(self.peak, self._now())
+
+    def _now(self) -> int:
+        for line in Path("/proc/self/status").read_text("ascii").splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("no RssAnon in /proc/self/status")
+
+
+def make(path: str, size: str, switches: str) -> FIGURES:
+    """Write a checkpoint with optimizer state."""
+    from checkpoints import write_checkpoint
+
+    bools = {name: bool(value) for name, value in json.loads(switches).items()}
+    write_checkpoint(Path(path), size, optimizer=True, **bools)
+    return {}
+
+
+def convert(checkpoint: str, output: str) -> FIGURES:
+    """Our conversion, files synced and the folder renamed."""
+    import torch
+
+    from slogpt_hf.checkpoints import read_checkpoint
+    from slogpt_hf.conversion import plan_conversion, write_model
+    from slogpt_hf.conversion.staging import staged_folder
+
+    torch.zeros(1).sum()
+    shutil.rmtree(output, ignore_errors=True)
+    with AnonymousMemory() as memory:
+        start = time.perf_counter()
+        source = read_checkpoint(Path(checkpoint))
+        with staged_folder(Path(output)) as folder:
+            write_model(source, plan_conversion(source), folder)
+        seconds = time.perf_counter() - start
+    largest = max(tensor.nbytes for tensor in source.tensors.values())
+    return {"seconds": seconds, "anonymous": memory.bytes, "largest": largest}
+
+
+def usual(checkpoint: str, output: str) -> FIGURES:
+    """The script that people write: load everything, fill a model, save it."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shutil.rmtree(output, ignore_errors=True)
+    start = time.perf_counter()
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    args = content["model_args"]
+    config = GPT2Config(
+        vocab_size=args["vocab_size"],
+        n_positions=args["block_size"],
+        n_embd=args["n_embd"],
+        n_layer=args["n_layer"],
+        n_head=args["n_head"],
+        activation_function="gelu",
+    )
+    model = GPT2LMHeadModel(config)
+    transposed = (
+        "attn.c_attn.weight",
+        "attn.c_proj.weight",
+        "mlp.c_fc.weight",
+        "mlp.c_proj.weight",
+    )
+    state = {
+        name: tensor.t() if name.endswith(transposed) else tensor
+        for name, tensor in content["model"].items()
+    }
+    zeros = {n: torch.zeros_like(t) for n, t in model.state_dict().items() if n not in state}
+    model.load_state_dict(state | zeros)
+    model.save_pretrained(output)
+    return {"seconds": time.perf_counter() - start}
+
+
+def copy(source: str, target: str) -> FIGURES:
+    """``cp``, as the shell does it."""
+    Path(target).unlink(missing_ok=True)
+    start = time.perf_counter()
+    subprocess.run(["cp", source, target], check=True)
+    return {"seconds": time.perf_counter() - start}
+
+
+def start(*arguments: str) -> FIGURES:
+    """A Python process from start to end."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return {"seconds": time.perf_counter() - began}
+
+
+def imports() -> FIGURES:
+    """How many of the heavy packages ``--help`` imports."""
+    code = (
+        "import sys, contextlib, io\n"
+        "from slogpt_hf.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        "    main(['--help'])\n"
+        "print(sum(m in sys.modules for m in ('torch', 'transformers', 'huggingface_hub')))"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    return {"heavy": int(output.stdout.split()[-1])}
+
+
+def verify(checkpoint: str, artefact: str) -> FIGURES:
+    """The gate and, of its time, the forward passes."""
+    import transformers.models.auto.modeling_auto  # noqa: F401
+
+    from slogpt_hf.checkpoints import read_checkpoint
+    from slogpt_hf.parity.gate import verify_artefact
+
+    report = verify_artefact(read_checkpoint(Path(checkpoint)), Path(artefact))
+    assert report.passed, report.failures
+    return {"seconds": report.seconds, "forward": report.forward_seconds}
+
+
+if __name__ == "__main__":
+    tasks = {f.__name__: f for f in (make, convert, usual, copy, start, imports, verify)}
+    print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))

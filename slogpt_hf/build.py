@@ -1,0 +1,303 @@
+"""From a checkpoint to a proven artefact: convert, verify, card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from slogpt_hf import __version__
+from slogpt_hf.card import generate_sample, render_card
+from slogpt_hf.card.record import (
+    CARD_FILE,
+    RECORD_FILE,
+    REPORT_FILE,
+    SCHEMA,
+    Record,
+    dump_json,
+    hash_files,
+    identity,
+    read_record,
+)
+from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.checkpoints.files import sha256_of
+from slogpt_hf.conversion import Artefact, plan_conversion, write_model
+from slogpt_hf.conversion.staging import staged_folder, write_atomically
+from slogpt_hf.errors import ParityError, UsageError
+from slogpt_hf.parity import ParityReport
+from slogpt_hf.progress import SILENT, Progress, human_bytes
+from slogpt_hf.settings import Settings
+from slogpt_hf.tokenizers import TokenizerChoice, check_tokenizer, choose_tokenizer
+from slogpt_hf.watch import provenance_of
+
+VERDICT_FIELDS = ("passed", "fp64_error", "fp64_bound", "fp32_error", "fp32_bound", "fp32_noise")
+
+
+def convert(
+    checkpoint_path: Path, output: Path, settings: Settings, progress: Progress = SILENT
+) -> Record:
+    """Convert a checkpoint into a proven artefact that is ready to be pushed.
+
+    Args:
+        checkpoint_path: file that the trainer saved.
+        output: folder to make; it appears only when whole and proven.
+        settings: dataset, tokenizer, dtype and so on.
+        progress: told what happens.
+
+    Returns:
+        The artefact's record.
+
+    Raises:
+        UsageError: ``output`` exists, or a setting cannot be meant.
+        CheckpointError: the checkpoint or vocabulary cannot be read.
+        ParityError: the artefact is not equal to the original; ``output`` is not made.
+    """
+    checkpoint = read_checkpoint(checkpoint_path)
+    choice = tokenizer_for(checkpoint, settings)
+    with staged_folder(output) as folder:
+        digest = hash_checkpoint(checkpoint_path, progress)
+        return build_artefact(checkpoint, choice, digest, folder, settings, progress)
+
+
+def verify(
+    checkpoint_path: Path,
+    artefact: Path,
+    settings: Settings,
+    progress: Progress = SILENT,
+    trust_remote_code: bool = False,
+) -> ParityReport:
+    """Run the parity gate on any pair of checkpoint and artefact.
+
+    Args:
+        checkpoint_path: file that the trainer saved.
+        artefact: folder that ``from_pretrained`` loads.
+        settings: the dataset gives real text, where there is one.
+        progress: told what happens.
+        trust_remote_code: run a modeling file of the artefact that is not this package's.
+
+    Returns:
+        The report; ``passed`` is the verdict.
+
+    Raises:
+        UsageError: one of the paths is not what it should be, or untrusted code is needed.
+        CheckpointError: one of the two cannot be read.
+    """
+    checkpoint = read_checkpoint(checkpoint_path)
+    try:
+        choice = tokenizer_for(checkpoint, settings)
+    except UsageError:
+        if settings.dataset or settings.tokenizer:
+            raise
+        choice = TokenizerChoice()  # without a dataset the ids decide alone
+    return _verified(checkpoint, artefact, choice, progress, trust_remote_code)
+
+
+def build_artefact(
+    checkpoint: Checkpoint,
+    choice: TokenizerChoice,
+    checkpoint_sha256: str,
+    folder: Path,
+    settings: Settings,
+    progress: Progress = SILENT,
+) -> Record:
+    """Convert into ``folder``, prove the result from disk, and add report, card and record.
+
+    Raises:
+        CheckpointError: a weight is not finite, or a tokenizer does not fit.
+        ParityError: the model or its tokenizer is not equal to the original.
+    """
+    conversion = plan_conversion(checkpoint, settings.dtype)
+    progress.line(
+        f"    plan: {checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters -> "
+        f"{conversion.target.class_name}, {conversion.dtype}, {human_bytes(conversion.n_bytes)}"
+    )
+    with progress.stage("convert", conversion.n_bytes) as advance:
+        artefact = write_model(
+            checkpoint,
+            conversion,
+            folder,
+            max_shard_bytes=settings.max_shard_bytes,
+            advance=advance,
+        )
+    choice.write(folder, checkpoint)
+    _require_equal_tokenizer(folder, choice)
+    report = _verified(checkpoint, folder, choice, progress)
+    progress.line(f"   proof: {report.summary()}")
+    if not report.passed:
+        raise _not_equal(checkpoint.path, report, Path(settings.report))
+    (folder / REPORT_FILE).write_text(dump_json(report.to_dict()), encoding="utf-8")
+    record = _record(checkpoint, artefact, choice, report, settings, checkpoint_sha256)
+    (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")
+    (folder / CARD_FILE).write_text(card_for(folder, record, settings), encoding="utf-8")
+    return record
+
+
+def card_for(folder: Path, record: Record, settings: Settings) -> str:
+    """The text of README.md for an artefact, from its record and its parity report.
+
+    Raises:
+        UsageError: ``card_template`` cannot be rendered, or the Hub would refuse the result.
+    """
+    import json
+
+    report = json.loads((folder / REPORT_FILE).read_text("utf-8"))
+    template = Path(settings.card_template) if settings.card_template else None
+    return render_card(record, report, template)
+
+
+def render_artefact_card(folder: Path, settings: Settings, *, write: bool = False) -> str:
+    """Render the card of an artefact again, with the license and languages of ``settings``.
+
+    Args:
+        folder: an artefact that ``convert`` made.
+        settings: license, language and card_template; what is not set keeps what the record says.
+        write: replace README.md, and keep license and languages in the record.
+
+    Returns:
+        The text of README.md.
+
+    Raises:
+        UsageError: ``folder`` is no artefact, or the card cannot be rendered.
+    """
+    record = read_record(folder)
+    if settings.license != Settings.license:
+        record["license"] = settings.license
+    record["languages"] = list(settings.languages) or record["languages"]
+    text = card_for(folder, record, settings)
+    if write:
+        write_atomically(folder / RECORD_FILE, dump_json(record))
+        write_atomically(folder / CARD_FILE, text)
+    return text
+
+
+def require_unchanged(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise unless every file of an artefact is the one that was proven.
+
+    Raises:
+        ParityError: the artefact was never proven, or a file changed since.
+    """
+    if not record.get("parity", {}).get("passed"):
+        raise ParityError(
+            f"{folder}: was never proven equal to its original.",
+            hint="Make an artefact with: slogpt-hf convert-model DATASET MODEL OUTPUT",
+        )
+    found, proven = hash_files(folder), record["files"]
+    changed = sorted(n for n in found.keys() | proven.keys() if found.get(n) != proven.get(n))
+    if changed:
+        raise ParityError(
+            f"{folder}: {', '.join(changed)} changed since the artefact was proven.",
+            hint="Convert the checkpoint again; what is published is what was proven.",
+        )
+
+
+def tokenizer_for(checkpoint: Checkpoint, settings: Settings) -> TokenizerChoice:
+    """The tokenizer that the settings choose for a checkpoint."""
+    return choose_tokenizer(
+        checkpoint,
+        dataset=settings.dataset,
+        tokenizer=settings.tokenizer,
+        unknown=settings.unknown,
+        allow_spare_ids=settings.allow_spare_ids,
+    )
+
+
+def hash_checkpoint(path: Path, progress: Progress) -> str:
+    """SHA-256 of a checkpoint file, with progress."""
+    with progress.stage("hash", path.stat().st_size) as advance:
+        return sha256_of(path, advance)
+
+
+def identity_of(checkpoint_sha256: str, choice: TokenizerChoice, settings: Settings) -> str:
+    """The identity of the release that these settings make of a checkpoint."""
+    shape = {"dtype": settings.dtype, "max_shard_bytes": settings.max_shard_bytes}
+    return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})
+
+
+def _verified(
+    checkpoint: Checkpoint,
+    folder: Path,
+    choice: TokenizerChoice,
+    progress: Progress,
+    trust_remote_code: bool = False,
+) -> ParityReport:
+    from slogpt_hf.parity.gate import n_passes, verify_artefact
+
+    text_ids = choice.text_ids(checkpoint.spec.block_size)
+    with progress.stage("verify", n_passes(checkpoint.spec, text_ids), "passes") as advance:
+        return verify_artefact(
+            checkpoint,
+            folder,
+            text_ids=text_ids,
+            trust_remote_code=trust_remote_code,
+            advance=advance,
+        )
+
+
+def _require_equal_tokenizer(folder: Path, choice: TokenizerChoice) -> None:
+    if choice.vocabulary is None:
+        return
+    report = check_tokenizer(folder, choice.vocabulary, choice.text())
+    if not report.ok:
+        raise ParityError(
+            f"{folder}: the tokenizer differs from the original's: {report.first_difference}.",
+            hint="Please report this with your meta.pkl; nothing was published.",
+        )
+
+
+def _not_equal(path: Path, report: ParityReport, kept: Path) -> ParityError:
+    write_atomically(kept, dump_json(report.to_dict()))
+    return ParityError(
+        f"{path}: the converted model is NOT equal to the original; it first leaves it at "
+        f"{report.first_divergence}: {report.failures[0]} Nothing was published.",
+        hint=f"The whole report is in {kept}.",
+    )
+
+
+def _record(
+    checkpoint: Checkpoint,
+    artefact: Artefact,
+    choice: TokenizerChoice,
+    report: ParityReport,
+    settings: Settings,
+    checkpoint_sha256: str,
+) -> Record:
+    facts, verdict = checkpoint.facts, report.to_dict()
+    tokenizer = choice.facts(artefact.folder)
+    return {
+        "schema": SCHEMA,
+        "tool": f"slogpt-hf {__version__}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "identity": identity_of(checkpoint_sha256, choice, settings),
+        "repo_id": settings.repo_id,
+        "version": None,
+        "tag": None,
+        "checkpoint": {
+            "file": checkpoint.path.name,
+            "sha256": checkpoint_sha256,
+            "dialect": checkpoint.dialect,
+            "dtype": checkpoint.dtype,
+            "step": facts.step,
+            "val_loss": facts.val_loss,
+            "dataset": facts.dataset,
+            "settings": dict(facts.settings),
+            "notes": list(checkpoint.notes),
+        },
+        "source": asdict(provenance_of(checkpoint.path)),
+        "model": {
+            "target_class": artefact.target_class,
+            "remote_code": artefact.remote_code,
+            "dtype": artefact.dtype,
+            "n_parameters": artefact.n_parameters,
+            "spec": checkpoint.spec.to_dict(),
+            "tokenizer_sha256": tokenizer["sha256"],
+        },
+        "tokenizer": tokenizer,
+        "parity": {name: verdict[name] for name in VERDICT_FIELDS} | {"oracle": report.oracle},
+        "license": settings.license,
+        "languages": list(settings.languages),
+        "sample": generate_sample(artefact.folder),
+        "files": hash_files(artefact.folder),
+        "previous": [],
+    }

@@ -1,0 +1,93 @@
+"""``release.json``: the facts of a release. The card is rendered from it, the ledger is read from it.
+
+A record is plain JSON. ``docs/release-json.md`` lists its fields.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slogpt_hf.checkpoints.files import sha256_of
+from slogpt_hf.errors import CheckpointError, UsageError
+
+RECORD_FILE, REPORT_FILE, CARD_FILE = "release.json", "parity.json", "README.md"
+SCHEMA = 1
+LEDGER_FIELDS = ("version", "tag", "identity", "date", "checkpoint", "source", "parity")
+UNHASHED = (RECORD_FILE, CARD_FILE)  # written last, from the record itself
+Record = dict[str, Any]
+
+
+def identity(checkpoint_sha256: str, settings: Mapping[str, Any]) -> str:
+    """What makes two releases the same: the checkpoint and the settings that shape the artefact.
+
+    Returns:
+        SHA-256 as 64 hex digits.
+    """
+    content = {"checkpoint": checkpoint_sha256, "settings": dict(settings)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def ledger(record: Mapping[str, Any] | None) -> list[Record]:
+    """Every release that a record knows of: its own first, then the older ones."""
+    if record is None:
+        return []
+    own = {name: record[name] for name in LEDGER_FIELDS if name in record}
+    return [own, *record.get("previous", [])]
+
+
+def find_release(record: Mapping[str, Any] | None, wanted: str) -> Record | None:
+    """The release with the identity ``wanted``; None if it was not released yet."""
+    return next((entry for entry in ledger(record) if entry.get("identity") == wanted), None)
+
+
+def stale_files(record: Mapping[str, Any] | None, kept: Iterable[str]) -> list[str]:
+    """Files that the last release wrote and the new one does not."""
+    return sorted(set((record or {}).get("files", {})) - set(kept))
+
+
+def artefact_files(folder: Path) -> dict[str, Path]:
+    """Path in the artefact to file, sorted."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of an artefact but the record and the card."""
+    files = artefact_files(folder)
+    return {name: sha256_of(path) for name, path in files.items() if name not in UNHASHED}
+
+
+def read_record(folder: Path) -> Record:
+    """Read the record of an artefact.
+
+    Raises:
+        UsageError: ``folder`` holds none.
+        CheckpointError: it is not one.
+    """
+    path = folder / RECORD_FILE
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{folder}: holds no {RECORD_FILE}, so it is not a proven artefact.",
+            hint="Make one with: slogpt-hf convert-model DATASET MODEL OUTPUT",
+        ) from error
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}).", hint="Convert the checkpoint again."
+        ) from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{path}: is not a release record of schema {SCHEMA}.",
+            hint="Convert the checkpoint again with this version.",
+        )
+    return record
+
+
+def dump_json(content: Any) -> str:
+    """JSON as every file of an artefact has it."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

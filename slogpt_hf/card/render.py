@@ -1,0 +1,185 @@
+"""Facts and a Jinja template give README.md.
+
+Whatever a template prints is escaped for Markdown unless a filter of this module made it:
+``code`` (inline code), ``fence`` (a code block) and ``python`` (a string literal).
+``scientific`` formats a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from slogpt_hf.card import escaping
+from slogpt_hf.card.facts import (
+    CardFacts,
+    architecture_rows,
+    commit_url,
+    facts_from_record,
+    prompt_for_snippet,
+    remote_url,
+    setting_rows,
+    without_folders,
+)
+from slogpt_hf.card.metadata import metadata_yaml
+from slogpt_hf.card.validate import validate_card
+from slogpt_hf.errors import ParityError, UsageError
+
+if TYPE_CHECKING:
+    from jinja2.sandbox import SandboxedEnvironment
+    from markupsafe import Markup
+
+DEFAULT_TEMPLATE = Path(__file__).with_name("template.md.jinja")
+OWN_TEMPLATES = "slogpt-hf"  # {% extends "slogpt-hf/template.md.jinja" %}
+NEW_TOKENS = 100
+
+
+def render_card(
+    record: Mapping[str, Any], report: Mapping[str, Any], template: Path | None = None
+) -> str:
+    """The model card of an artefact.
+
+    Args:
+        record: content of ``release.json``.
+        report: content of ``parity.json``.
+        template: as for ``render_facts``.
+
+    Raises:
+        CheckpointError: record or report lack a field.
+        UsageError, ParityError: as for ``render_facts``.
+    """
+    return render_facts(facts_from_record(record, report), template)
+
+
+def render_facts(facts: CardFacts, template: Path | None = None) -> str:
+    """The model card.
+
+    Args:
+        facts: what it says.
+        template: a Jinja file in place of the built-in one; it may extend the built-in one's
+            blocks with ``{% extends "slogpt-hf/template.md.jinja" %}``. The metadata is put
+            before it unless it begins with ``---`` itself.
+
+    Returns:
+        README.md: YAML metadata between ``---`` lines, then Markdown.
+
+    Raises:
+        UsageError: the template is missing, has an error (with its line) or uses a variable
+            that there is not, or the Hub would refuse the card's metadata.
+        ParityError: the proof that the card would state failed.
+    """
+    if not facts.parity.passed:
+        raise ParityError(
+            "no card: the artefact is not equal to the original. "
+            + " ".join(facts.parity.failures),
+            hint="A card states the proof; repair the conversion first.",
+        )
+    text = _rendered(_context(facts), template or DEFAULT_TEMPLATE)
+    if not text.lstrip().startswith("---"):
+        text = f"---\n{metadata_yaml(facts)}\n---\n\n{text}"
+    if problems := validate_card(text):
+        raise UsageError(
+            f"the Hub would refuse the model card: {' '.join(problems)}",
+            hint="Correct the option or the template that it comes from.",
+        )
+    return text
+
+
+def _context(facts: CardFacts) -> dict[str, Any]:
+    """The variables of a template: the facts, and what is derived from them."""
+    from markupsafe import Markup
+
+    prompt = prompt_for_snippet(facts)
+    source = facts.tokenizer.source if facts.tokenizer else None
+    return {field.name: getattr(facts, field.name) for field in fields(facts)} | {
+        "architecture": architecture_rows(facts),
+        "card_data": Markup(metadata_yaml(facts)),
+        "commit_url": commit_url(facts.provenance),
+        "dataset": facts.dataset_name,
+        "dataset_id": facts.dataset_id,
+        "max_new_tokens": max(1, min(NEW_TOKENS, facts.spec.block_size - len(prompt))),
+        "name": facts.name,
+        "prompt": prompt,
+        "remote_url": remote_url(facts.provenance),
+        "settings": setting_rows(facts.settings),
+        "tokenizer_source": without_folders(source) if source else None,
+    }
+
+
+def _rendered(context: dict[str, Any], path: Path) -> str:
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such card template.", hint="Name a Jinja file.")
+    try:
+        return _environment(path).get_template(path.name).render(context)
+    except Exception as error:  # a template can make Python raise anything
+        line = getattr(error, "lineno", None) or _line(error.__traceback__, path)
+        where = f"{path}, line {line}" if line else f"{path}"
+        what = str(error).strip() or type(error).__name__
+        raise UsageError(
+            f"{where}: the card template has an error: {what.rstrip('.')}.",
+            hint=f"Its variables are {', '.join(sorted(context))}.",
+        ) from error
+
+
+def _environment(path: Path) -> SandboxedEnvironment:
+    """Jinja that escapes for Markdown what an expression prints, and runs no Python."""
+    from jinja2 import ChoiceLoader, FileSystemLoader, PrefixLoader, StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+    from markupsafe import Markup
+
+    def printed(value: object) -> Markup:
+        if isinstance(value, Markup):
+            return value
+        return Markup("" if value is None else escaping.escape_markdown(str(value)))
+
+    environment = SandboxedEnvironment(
+        loader=ChoiceLoader(
+            [
+                FileSystemLoader(path.parent, encoding="utf-8-sig"),
+                PrefixLoader({OWN_TEMPLATES: FileSystemLoader(DEFAULT_TEMPLATE.parent)}),
+            ]
+        ),
+        undefined=StrictUndefined,
+        # Marks what macros and blocks return as done, so that nothing is escaped twice.
+        autoescape=True,
+        finalize=printed,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "code": _markup(escaping.code),
+        "fence": _markup(escaping.fence),
+        "python": _markup(escaping.python_literal),
+        "scientific": _scientific,
+    }
+    return environment
+
+
+def _markup(function: Callable[..., str]) -> Callable[..., Markup]:
+    """A filter whose output is Markdown already."""
+    from markupsafe import Markup
+
+    @wraps(function)
+    def filtered(value: object, *arguments: str) -> Markup:
+        return Markup(function(str(value), *arguments))
+
+    return filtered
+
+
+def _scientific(value: float) -> str:
+    return f"{value:.1e}" if value else "0"
+
+
+def _line(traceback: TracebackType | None, path: Path) -> int | None:
+    """The line of the template that was being rendered when an error was raised."""
+    line = None
+    while traceback is not None:
+        if Path(traceback.tb_frame.f_code.co_filename) == path:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return line

@@ -1,0 +1,99 @@
+"""The command line: parse, call, print. Commands are imported only when they run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from slogpt_hf import __version__
+from slogpt_hf.errors import SloGPTError
+
+INTERRUPTED = 130
+COMMANDS = {
+    # name: (module, what it does, as `slogpt-hf --help` lists it)
+    "release": ("release", "Convert checkpoints, prove them equal, publish them."),
+    "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
+    "verify": ("verify", "Run the parity gate on a checkpoint and an artefact."),
+    "push": ("push", "Publish a proven artefact."),
+    "card": ("card", "Render the model card of an artefact."),
+    "inspect": ("inspect", "Show what a checkpoint is."),
+    "demo": ("demo", "Train a small model and release it to an embedded hub."),
+    "hub": ("hub", "Serve an embedded hub."),
+    "doctor": ("doctor", "Show what is installed, what is missing, what to do."),
+    "completion": ("completion", "Print the completion script of a shell."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists its commands from a table and imports a command's module only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"slogpt_hf.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: slogpt-hf demo",
+)
+@click.version_option(__version__, message="slogpt-hf %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def cli(debug: bool) -> None:
+    """Release SloGPT checkpoints on the Hugging Face Hub, proven equal to the original."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the code that the outcome has."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    # Accepted anywhere, since it is added to a command line that has just failed.
+    arguments = ["--debug"] * debug + [a for a in arguments if a != "--debug"]
+    try:
+        result = cli.main(arguments, prog_name="slogpt-hf", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        click.echo("Interrupted; nothing half-written was left.", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SloGPTError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = None  # whoever read the output has gone
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        click.echo(
+            f"error: {type(error).__name__}: {error} (a bug of slogpt-hf; run again with --debug "
+            "and report the traceback)",
+            err=True,
+        )
+        return 1

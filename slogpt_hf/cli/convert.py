@@ -1,0 +1,48 @@
+"""``slogpt-hf convert-model``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slogpt_hf.cli.options import (
+    CARD,
+    CONVERSION,
+    json_option,
+    merged,
+    print_json,
+    progress_for,
+    quiet_option,
+    settings_options,
+)
+
+
+@click.command(
+    "convert-model",
+    epilog="Example: slogpt-hf convert-model shakespeare out/ckpt.pt my-model",
+)
+@click.argument("dataset")
+@click.argument("model")
+@click.argument("output")
+@settings_options("tokenizer", "unknown", "allow_spare_ids", *CONVERSION, *CARD)
+@json_option
+@quiet_option
+def command(
+    dataset: str, model: str, output: str, as_json: bool, quiet: bool, **flags: Any
+) -> None:
+    """Convert the checkpoint MODEL into the folder OUTPUT and prove it equal.
+
+    DATASET gives the vocabulary: a name below datasets/, a folder or file holding meta.pkl, or -
+    for the one in or beside the checkpoint (or with --tokenizer). OUTPUT is ready for
+    `slogpt-hf push` and for `from_pretrained`.
+    """
+    from slogpt_hf.build import convert
+
+    settings = merged(flags | ({} if dataset == "-" else {"dataset": dataset}))
+    record = convert(Path(model), Path(output), settings, progress_for(quiet))
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(f"{output}: {record['model']['target_class']}, proven equal to {model}")

@@ -1,0 +1,41 @@
+"""``slogpt-hf hub``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from slogpt_hf.errors import UsageError
+
+DEFAULT_PORT = 8090
+
+
+@click.group("hub")
+def command() -> None:
+    """An embedded hub: the Hugging Face Hub's protocol over a folder, on this machine only."""
+
+
+@command.command("serve", epilog="Example: slogpt-hf hub serve ./hub")
+@click.argument("folder", metavar="DIR")
+@click.option("--port", default=DEFAULT_PORT, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--token-env",
+    metavar="NAME",
+    help="Ask for the token in this environment variable; without it everything is open.",
+)
+def serve_command(folder: str, port: int, token_env: str | None) -> None:
+    """Serve the repositories below DIR until Ctrl-C.
+
+    Clients load from it with HF_ENDPOINT set to the address that it prints.
+    """
+    from slogpt_hf.hub.embedded import serve
+
+    token = os.environ.get(token_env) if token_env else None
+    if token_env and not token:
+        raise UsageError(f"{token_env} is not set.", hint="Put the token into it.")
+    with serve(Path(folder), port=port, token=token) as hub:
+        click.echo(f"export HF_ENDPOINT={hub.endpoint} HF_HUB_DISABLE_XET=1")
+        click.echo("Serving until Ctrl-C.", err=True)
+        hub.wait()

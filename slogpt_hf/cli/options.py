@@ -1,0 +1,86 @@
+"""Options that several commands share, made from the fields of Settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from slogpt_hf.progress import Progress
+from slogpt_hf.settings import DTYPES, NAMES, Settings, load_settings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+TYPES: dict[str, Any] = {"dtype": click.Choice(DTYPES)}
+METAVARS = {
+    "repo_id": "NS/NAME",
+    "hub": "DIR",
+    "dataset": "NAME|PATH",
+    "tokenizer": "PATH|REPO",
+    "unknown": "error|CHAR",
+    "max_shard_size": "SIZE",
+    "tag": "TEMPLATE",
+    "revision": "BRANCH",
+    "license": "ID",
+    "language": "CODES",
+    "card_template": "FILE",
+    "output": "DIR",
+    "report": "FILE",
+    "token_file": "FILE",
+}
+VOCABULARY = ("dataset", "tokenizer", "unknown", "allow_spare_ids")
+CONVERSION = ("dtype", "max_shard_size", "report")
+CARD = ("license", "language", "card_template")
+HUB = ("repo_id", "hub", "tag", "revision", "private", "token_file")
+
+
+def settings_options(*names: str) -> Callable[[Function], Function]:
+    """Add the options of the named settings; the command gets them as keyword arguments."""
+
+    def decorate(function: Function) -> Function:
+        for name in reversed(names):
+            field = NAMES[name]
+            flag = isinstance(field.default, bool)
+            default = f"  [default: {field.default}]" if not flag and field.default else ""
+            option = click.option(
+                f"--{name.replace('_', '-')}",
+                name,
+                default=None,
+                is_flag=flag,
+                type=None if flag else TYPES.get(name, str),
+                metavar=None if flag or name in TYPES else METAVARS[name],
+                help=field.metadata["help"] + default,
+            )
+            function = option(function)
+        return function
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Say nothing while working.")
+
+
+def merged(flags: dict[str, Any]) -> Settings:
+    """The settings of a command, its flags over environment and settings file."""
+    return load_settings(flags)
+
+
+def progress_for(quiet: bool) -> Progress:
+    """Progress on standard error."""
+    return Progress(quiet=quiet)
+
+
+def print_json(content: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def print_table(rows: list[tuple[str, Any]]) -> None:
+    """Print names and values in two columns; rows without a value are left out."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        if value is not None:
+            click.echo(f"{name:<{width}}  {value}")

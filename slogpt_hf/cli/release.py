@@ -1,0 +1,76 @@
+"""``slogpt-hf release``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slogpt_hf.cli.options import (
+    CARD,
+    CONVERSION,
+    HUB,
+    VOCABULARY,
+    json_option,
+    merged,
+    print_json,
+    progress_for,
+    quiet_option,
+    settings_options,
+)
+
+if TYPE_CHECKING:
+    from slogpt_hf.release import Release
+
+
+@click.command(
+    "release",
+    epilog="Example: slogpt-hf release out/ckpt.pt --dataset shakespeare --repo-id me/my-model "
+    "--hub ./hub",
+)
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
+@settings_options(*HUB, *VOCABULARY, *CONVERSION, *CARD, "output")
+@json_option
+@quiet_option
+def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> None:
+    """Convert checkpoints, prove each equal to the original, and publish it.
+
+    Each release is one commit and one tag. A checkpoint that is not proven equal is never
+    published; one that was released before is found and left as it is.
+    """
+    from slogpt_hf.release import release_checkpoints
+
+    done = []
+    for result in release_checkpoints(
+        [Path(path) for path in checkpoints], merged(flags), progress_for(quiet)
+    ):
+        done.append(result)
+        if not as_json:
+            print_release(result, flags.get("hub"))
+    if as_json:
+        print_json([asdict(result) for result in done])
+
+
+def print_release(result: Release, hub: str | None) -> None:
+    """Say what a release did and how to load it."""
+    parity = result.record.get("parity", {})
+    verb = "Released" if result.released else "Nothing new: released before as"
+    click.echo(f"\n{verb} {result.repo_id} {result.version}")
+    click.echo(f"  tag     {result.tag}")
+    click.echo(f"  commit  {result.commit}")
+    click.echo(
+        f"  parity  float64 error {parity['fp64_error']:.1e} (bound {parity['fp64_bound']:.0e}), "
+        f"float32 error {parity['fp32_error']:.1e} (bound {parity['fp32_bound']:.1e})"
+    )
+    trust = ", trust_remote_code=True" if result.record.get("model", {}).get("remote_code") else ""
+    click.echo("\nLoad it:")
+    if hub:
+        click.echo(f"  slogpt-hf hub serve {hub}     # in another terminal; prints HF_ENDPOINT")
+        click.echo("  export HF_ENDPOINT=http://127.0.0.1:8090 HF_HUB_DISABLE_XET=1")
+    click.echo(
+        "  python -c 'from transformers import pipeline; "
+        f'print(pipeline("text-generation", "{result.repo_id}", revision="{result.tag}"{trust})'
+        '("The ", max_new_tokens=60)[0]["generated_text"])\''
+    )

@@ -1,0 +1,362 @@
+"""SloGPT for transformers: the Slo architectures that no stock class computes exactly.
+
+A pre-norm decoder with four switches, from nanoGPT's GPT-2 to a Llama-like model:
+
+    positions   "learned" (a table added to the token embedding) or "rotary" (interleaved pairs)
+    norm        "layernorm" or "rmsnorm"
+    mlp         "gelu" (exact, erf) or "swiglu"
+    bias        biases in the linears and in LayerNorm, never in the head
+
+Parameters have the names and shapes of the training checkpoint. The file is self-contained: it
+travels with the weights and is loaded by `from_pretrained(..., trust_remote_code=True)`.
+
+Shapes: B batch, T time, C hidden_size, H heads, D head size (C = H * D), S time with the
+cached past, I intermediate_size, V vocab_size.
+"""
+
+# mypy: disable-error-code="untyped-decorator,no-any-return", disallow-subclassing-any=False
+# ruff: noqa: E741, N806, N812, RUF012
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
+from transformers.utils.output_capturing import capture_outputs
+
+SWITCHES = {
+    "positions": ("learned", "rotary"),
+    "norm": ("layernorm", "rmsnorm"),
+    "mlp": ("gelu", "swiglu"),
+}
+
+
+class SloGPTConfig(PreTrainedConfig):
+    """Sizes and switches. No special token has an id by default: every id may be a character.
+
+    Raises:
+        ValueError: an unknown switch, or sizes that do not divide.
+    """
+
+    model_type = "slogpt"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    vocab_size: int = 50304
+    max_position_embeddings: int = 1024
+    hidden_size: int = 768
+    intermediate_size: int = 3072
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    positions: str = "learned"
+    norm: str = "layernorm"
+    norm_eps: float = 1e-5
+    mlp: str = "gelu"
+    bias: bool = True
+    rope_theta: float = 10000.0
+    dropout: float = 0.0
+    tie_word_embeddings: bool = True
+    initializer_range: float = 0.02
+    use_cache: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        for switch, choices in SWITCHES.items():
+            if getattr(self, switch) not in choices:
+                raise ValueError(f"{switch}={getattr(self, switch)!r} is none of {choices}")
+        head_size, rest = divmod(self.hidden_size, self.num_attention_heads)
+        if rest:
+            sizes = f"{self.hidden_size} into {self.num_attention_heads} heads"
+            raise ValueError(f"hidden_size does not divide evenly: {sizes}")
+        if self.positions == "rotary" and head_size % 2:
+            raise ValueError(f"rotary positions need an even head size, not {head_size}")
+        super().__post_init__(**kwargs)
+
+
+class SloGPTRMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float()
+        h = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * h.to(x.dtype)
+
+
+def make_norm(config: SloGPTConfig) -> nn.Module:
+    if config.norm == "rmsnorm":
+        return SloGPTRMSNorm(config.hidden_size, config.norm_eps)
+    return nn.LayerNorm(config.hidden_size, config.norm_eps, bias=config.bias)
+
+
+def rotary_tables(position_ids: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin of position * theta^(-2i/D), fp32 (B, 1, T, D/2), for position_ids (B, T)."""
+    two_i = torch.arange(0, head_size, 2, dtype=torch.float32, device=position_ids.device)
+    angles = position_ids[:, None, :, None].to(torch.float32) * (1.0 / theta ** (two_i / head_size))
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (x0, x1), (x2, x3), ... of x (B, H, T, D) by their angles."""
+    even, odd = x[..., 0::2], x[..., 1::2]  # (B, H, T, D/2)
+    pairs = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+    return pairs.flatten(-2).to(x.dtype)
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,  # (B, H, T, D)
+    key: Tensor,  # (B, H, S, D)
+    value: Tensor,  # (B, H, S, D)
+    attention_mask: Tensor | None,  # added to the scores: (B, 1, T, S), 0 or very negative
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    scores = query @ key.transpose(-2, -1) * scaling  # (B, H, T, S)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = F.dropout(scores.softmax(dim=-1), dropout, module.training)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class ResidualLinear(nn.Linear):
+    """Adds to the residual stream, so its fresh weights shrink with the depth (GPT-2)."""
+
+
+class SloGPTAttention(nn.Module):
+    def __init__(self, config: SloGPTConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = True
+        C = config.hidden_size
+        self.c_attn = nn.Linear(C, 3 * C, bias=config.bias)  # q, k, v stacked
+        self.c_proj = ResidualLinear(C, C, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        attention_mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor] | None,
+        past_key_values: Cache | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        B, T, C = x.shape
+        heads = (B, T, self.config.num_attention_heads, -1)
+        # (B, T, 3C) -> three times (B, H, T, D)
+        q, k, v = (t.view(heads).transpose(1, 2) for t in self.c_attn(x).split(C, dim=-1))
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        if past_key_values is not None:
+            k, v = past_key_values.update(k, v, self.layer_idx)  # (B, H, S, D)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        kwargs["scaling"] = 1.0 / math.sqrt(q.shape[-1])
+        kwargs["dropout"] = self.config.dropout if self.training else 0.0
+        y, weights = attention(self, q, k, v, attention_mask, **kwargs)  # (B, T, H, D)
+        return self.dropout(self.c_proj(y.reshape(B, T, C))), weights
+
+
+class SloGPTGeluMLP(nn.Module):
+    def __init__(self, config: SloGPTConfig) -> None:
+        super().__init__()
+        C, I = config.hidden_size, config.intermediate_size
+        self.c_fc = nn.Linear(C, I, bias=config.bias)
+        self.c_proj = ResidualLinear(I, C, bias=config.bias)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x))))  # (B, T, C) -> (B, T, I) -> back
+
+
+class SloGPTSwiGLUMLP(nn.Module):
+    def __init__(self, config: SloGPTConfig) -> None:
+        super().__init__()
+        C, I = config.hidden_size, config.intermediate_size
+        self.w1 = nn.Linear(C, I, bias=config.bias)  # gate
+        self.w2 = ResidualLinear(I, C, bias=config.bias)  # down
+        self.w3 = nn.Linear(C, I, bias=config.bias)  # up
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
+
+
+class SloGPTBlock(GradientCheckpointingLayer):
+    def __init__(self, config: SloGPTConfig, layer_idx: int) -> None:
+        super().__init__()
+        self.ln_1 = make_norm(config)
+        self.attn = SloGPTAttention(config, layer_idx)
+        self.ln_2 = make_norm(config)
+        self.mlp = (SloGPTSwiGLUMLP if config.mlp == "swiglu" else SloGPTGeluMLP)(config)
+
+    def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
+        x = x + self.attn(self.ln_1(x), **kwargs)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class SloGPTPreTrainedModel(PreTrainedModel):
+    config: SloGPTConfig
+    config_class = SloGPTConfig
+    base_model_prefix = "transformer"
+    supports_gradient_checkpointing = True
+    _input_embed_layer = "wte"
+    _no_split_modules = ["SloGPTBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": SloGPTBlock, "attentions": SloGPTAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, ResidualLinear):
+            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            init.normal_(module.weight, mean=0.0, std=std)
+
+
+class SloGPTModel(SloGPTPreTrainedModel):
+    def __init__(self, config: SloGPTConfig) -> None:
+        super().__init__(config)
+        self.wte = nn.Embedding(config.vocab_size, config.hidden_size)
+        if config.positions == "learned":
+            self.wpe = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(SloGPTBlock(config, i) for i in range(config.num_hidden_layers))
+        self.ln_f = make_norm(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def embed_positions(self, position_ids: Tensor) -> Tensor:
+        """(B, T) -> (B, T, C). Raises ValueError for a position that was never learned."""
+        known = self.config.max_position_embeddings
+        if not is_tracing(position_ids) and (last := int(position_ids.max())) >= known:
+            raise ValueError(
+                f"the sequence reaches position {last}, but this model learned only positions 0 to "
+                f"{known - 1} (max_position_embeddings={known}): shorten the input or the output"
+            )
+        return self.wpe(position_ids)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,  # (B, T)
+        attention_mask: Tensor | None = None,  # (B, past + T), 0 where padded
+        position_ids: Tensor | None = None,  # (B, T); counted over attention_mask where not given
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,  # (B, T, C), instead of input_ids
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        x = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
+        T = x.shape[1]
+
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        past = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, past : past + T]
+        elif position_ids is None:
+            position_ids = (torch.arange(T, device=x.device) + past)[None]
+
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=x,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        rotary = None
+        if self.config.positions == "rotary":
+            head_size = self.config.hidden_size // self.config.num_attention_heads
+            rotary = rotary_tables(position_ids, head_size, self.config.rope_theta)
+        else:
+            x = x + self.embed_positions(position_ids)
+
+        x = self.drop(x)
+        for block in self.h:
+            x = block(
+                x,
+                attention_mask=mask,
+                rotary=rotary,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+                **kwargs,
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.ln_f(x), past_key_values=past_key_values
+        )
+
+
+class SloGPTForCausalLM(SloGPTPreTrainedModel, GenerationMixin):
+    _tied_weights_keys = {"lm_head.weight": "transformer.wte.weight"}
+
+    def __init__(self, config: SloGPTConfig) -> None:
+        super().__init__(config)
+        self.transformer = SloGPTModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,  # (B, T), shifted here; -100 is ignored
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,  # the last so many positions, 0 for all
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        outputs = self.transformer(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])  # (B, T or fewer, V)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+# What save_pretrained needs to put this file and its auto_map beside the weights again.
+SloGPTConfig.register_for_auto_class()
+SloGPTModel.register_for_auto_class("AutoModel")
+SloGPTForCausalLM.register_for_auto_class("AutoModelForCausalLM")

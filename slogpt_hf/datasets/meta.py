@@ -1,0 +1,140 @@
+"""Reading a dataset's ``meta.pkl`` (vocabulary) and ``*.bin`` (token ids)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slogpt_hf.datasets.pickles import load_plain
+from slogpt_hf.datasets.vocabulary import Vocabulary, describe
+from slogpt_hf.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+MAX_META_BYTES = 64 * 2**20
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def read_meta(path: Path) -> Vocabulary:
+    """Read the vocabulary of a ``meta.pkl`` without running anything in it.
+
+    The format is nanoGPT's: a pickled dict with ``vocab_size``, ``itos`` and ``stoi``.
+
+    Raises:
+        UsageError: the file does not exist.
+        CheckpointError: it cannot be read, is no such pickle, or would run code.
+    """
+    size = _size(path, "a meta.pkl")
+    if size > MAX_META_BYTES:
+        raise CheckpointError(
+            f"{path}: {size} bytes is too large for a vocabulary"
+            f" (at most {MAX_META_BYTES} bytes are read).",
+            hint="Give the dataset's meta.pkl.",
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
+    meta = load_plain(data, str(path))
+    if not isinstance(meta, dict):
+        raise CheckpointError(
+            f"{path}: holds {describe(meta)}, not a dict with 'vocab_size', 'itos' and 'stoi'.",
+            hint="Give the meta.pkl that the dataset's prepare script wrote.",
+        )
+    missing = [field for field in ("itos", "stoi") if meta.get(field) is None]
+    if missing:
+        raise CheckpointError(
+            f"{path}: has no {' and no '.join(repr(field) for field in missing)}.",
+            hint="Give the meta.pkl of a character dataset.",
+        )
+    return Vocabulary.from_tables(meta["itos"], meta["stoi"], meta.get("vocab_size"), str(path))
+
+
+def find_meta(dataset: str, root: Path) -> Path:
+    """Find the ``meta.pkl`` of a dataset.
+
+    Args:
+        dataset: a name below ``datasets/`` or ``data/``, a folder holding meta.pkl, or the file.
+        root: what a relative path and ``datasets/`` are relative to.
+
+    Raises:
+        UsageError: there is none; the message lists the paths that were tried.
+    """
+    tried = list(_meta_candidates(dataset, root)) if dataset else []
+    for path in tried:
+        if _is_file(path):
+            return path
+    raise UsageError(
+        f"no meta.pkl for the dataset {describe(dataset)}"
+        + (f"; tried {', '.join(str(path) for path in tried)}." if tried else "."),
+        hint="Give a name below datasets/, a folder that holds meta.pkl, or the file itself.",
+    )
+
+
+def read_ids(path: Path, limit: int | None = None) -> npt.NDArray[np.uint16]:
+    """Memory-map the token ids of a ``train.bin`` or ``val.bin``.
+
+    Args:
+        path: flat little-endian uint16 ids, as nanoGPT's prepare scripts write them.
+        limit: the first so many ids; None for all.
+
+    Returns:
+        Read-only array of shape (n,), dtype uint16.
+
+    Raises:
+        UsageError: the file does not exist.
+        CheckpointError: it cannot be read, is empty, an LFS pointer, or of odd length.
+    """
+    import numpy as np
+
+    size = _size(path, "a file of token ids")
+    if size % 2:
+        raise CheckpointError(
+            f"{path}: {size} bytes is an odd number, but token ids are 2 bytes each (uint16).",
+            hint="The file is truncated or not token ids; prepare the dataset again.",
+        )
+    count = size // 2 if limit is None else min(limit, size // 2)
+    try:
+        return np.memmap(path, dtype="<u2", mode="r")[:count]
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
+
+
+def _meta_candidates(dataset: str, root: Path) -> Iterator[Path]:
+    yield root / "datasets" / dataset / "meta.pkl"
+    yield root / "data" / dataset / "meta.pkl"
+    yield root / dataset / "meta.pkl"
+    yield root / dataset
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
+
+
+def _size(path: Path, what: str) -> int:
+    """Size in bytes of a regular, non-empty file that is not an LFS pointer."""
+    try:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file.", hint=f"Give {what} that exists.")
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise CheckpointError(f"{path}: is {kind}, not {what}.")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
+    if not size:
+        raise CheckpointError(f"{path}: is empty.", hint=f"Give {what} that is whole.")
+    if start == _LFS_POINTER:
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, not the file itself.",
+            hint="Fetch the content with 'git lfs pull'.",
+        )
+    return size

@@ -1,0 +1,134 @@
+"""The one way to a hub: ``huggingface_hub``, with time-outs and errors that say what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slogpt_hf.errors import HubError, SloGPTError, UsageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+TIMEOUT_SECONDS = 60.0
+STATUS_HINTS = {
+    401: "Set HF_TOKEN (or --token-file) to a token with write access to the repository.",
+    403: "The token lacks write access to this repository, or the namespace is not yours.",
+    404: "Check the repository's name and that the token may see it.",
+    413: "The Hub's limit for a file or the quota is reached.",
+    429: "The Hub limits the rate; try again in a few minutes.",
+}
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A hub to release to.
+
+    Attributes:
+        api: the client, with endpoint and token.
+        endpoint: base URL.
+        folder: folder of an embedded hub; None for the real one.
+    """
+
+    api: HfApi
+    endpoint: str
+    folder: Path | None = None
+
+
+@contextmanager
+def open_hub(folder: Path | None = None, token: str | None = None) -> Iterator[Hub]:
+    """The embedded hub over ``folder`` for the time of the block, or else the real one.
+
+    Raises:
+        UsageError: the folder cannot serve as a hub.
+    """
+    if folder is None:
+        yield _connect(os.environ.get("HF_ENDPOINT"), token)
+        return
+    from slogpt_hf.hub.embedded import serve
+
+    with serve(folder) as running, _without_xet():
+        yield _connect(running.endpoint, token or "embedded", folder)
+
+
+def _connect(endpoint: str | None, token: str | None, folder: Path | None = None) -> Hub:
+    from huggingface_hub import HfApi, constants, set_client_factory
+    from huggingface_hub.utils import _http
+
+    def client_with_timeout() -> Any:
+        client = _http.default_client_factory()
+        client.timeout = TIMEOUT_SECONDS
+        return client
+
+    set_client_factory(client_with_timeout)
+    api = HfApi(endpoint=endpoint, token=token, library_name="slogpt-hf")
+    return Hub(api, endpoint or constants.ENDPOINT, folder)
+
+
+@contextmanager
+def _without_xet() -> Iterator[None]:
+    """Upload by LFS: the embedded hub has no Xet storage, and the client does not fall back."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_XET
+    constants.HF_HUB_DISABLE_XET = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_XET = before
+
+
+def read_token(token_file: str | None) -> str | None:
+    """The Hub token from a file, or None to let the client look (HF_TOKEN, OIDC, login).
+
+    Raises:
+        UsageError: the file cannot be read or is empty.
+    """
+    if token_file is None:
+        return None
+    try:
+        token = Path(token_file).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{token_file}: the token cannot be read.") from error
+    if not token:
+        raise UsageError(f"{token_file}: holds no token.")
+    return token
+
+
+@contextmanager
+def readable_errors(what: str, repo_id: str) -> Iterator[None]:
+    """Turn whatever the client raises into a HubError that says what to do."""
+    try:
+        yield
+    except SloGPTError:
+        raise
+    except Exception as error:
+        response = getattr(error, "response", None)
+        status = getattr(response, "status_code", None)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        detail = lines[-1] if lines else type(error).__name__
+        if status is None and not _is_transport(error):
+            raise
+        where = f"status {status}: {detail}" if status else detail
+        raise HubError(
+            f"{repo_id}: {what} failed ({where[:300]}).",
+            hint=STATUS_HINTS.get(
+                status or 0, "Check the network and the Hub's status; run again."
+            ),
+        ) from error
+
+
+def _is_transport(error: BaseException | None) -> bool:
+    """Whether the client could not speak with the hub at all."""
+    while error is not None:
+        module = type(error).__module__.split(".")[0]
+        if isinstance(error, OSError) or module in {"httpx", "httpx2", "httpcore", "httpcore2"}:
+            return True
+        if module == "huggingface_hub":
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,339 @@
+"""Handlers of the Hub's JSON API, as `huggingface_hub` and `@huggingface/hub` call it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import html
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from slogpt_hf.hub.embedded import attributes, commits, git, metadata, names
+from slogpt_hf.hub.embedded.context import USER, Context
+from slogpt_hf.hub.embedded.git import Entry, Repository
+from slogpt_hf.hub.embedded.store import read_settings, write_settings
+from slogpt_hf.hub.embedded.wire import JSON_LIMIT, RefusalError, Response, json_response
+
+_TRUE = frozenset({"1", "true", "True"})
+
+
+def whoami(context: Context) -> Response:
+    context.require_owner()
+    access = {"displayName": "slogpt-hf", "role": "write", "createdAt": "1970-01-01T00:00:00.000Z"}
+    return json_response(
+        {
+            "type": "user",
+            "id": "0" * 24,
+            "name": USER,
+            "fullname": git.COMMITTER,
+            "email": None,
+            "isPro": False,
+            "orgs": [],
+            "auth": {"type": "access_token", "accessToken": access},
+        }
+    )
+
+
+def validate_yaml(context: Context) -> Response:
+    """Whether a card's metadata is readable; the client asks before it uploads a README.md."""
+    try:
+        card = metadata.card_metadata(str(context.request.json().get("content", "")))
+    except ValueError as error:
+        return json_response({"errors": [{"message": str(error)}], "warnings": []}, 400)
+    warning = [] if card else [{"message": "empty or missing yaml metadata in repo card"}]
+    return json_response({"errors": [], "warnings": warning})
+
+
+def create_repo(context: Context) -> Response:
+    context.require_owner()
+    payload = context.request.json()
+    namespace, name = _repo_id(payload)
+    private = payload.get("visibility") == "private" or bool(payload.get("private"))
+    try:
+        repo = context.hub.store.create(namespace, name, private=private)
+    except RefusalError as refusal:
+        if refusal.status == 409:
+            refusal.extra["url"] = f"{context.endpoint}/{namespace}/{name}"
+        raise
+    return json_response({"url": context.url(repo), "name": repo.id, "id": repo.id})
+
+
+def delete_repo(context: Context) -> Response:
+    context.require_owner()
+    namespace, name = _repo_id(context.request.json())
+    context.hub.store.delete(context.repository_named(namespace, name))
+    return json_response({})
+
+
+def update_settings(context: Context) -> Response:
+    context.require_owner()
+    repo, payload = context.repository(), context.request.json()
+    if payload.get("gated"):
+        raise RefusalError(400, "Gated repositories are not served by the embedded hub.")
+    visibility = payload.get("visibility")
+    if visibility is None and "private" in payload:
+        visibility = "private" if payload["private"] else "public"
+    if visibility not in (None, "private", "public"):
+        raise RefusalError(400, f"Unknown visibility {visibility!r}.")
+    if visibility:
+        write_settings(repo, private=visibility == "private")
+    return json_response({"private": bool(read_settings(repo).get("private"))})
+
+
+def list_models(context: Context) -> Response:
+    """Search by `search`, `author`, `filter` and `pipeline_tag`; the newest first."""
+    request = context.request
+    owner = context.is_owner
+    search, author = request.first("search").lower(), request.first("author")
+    wanted = {*request.query.get("filter", []), *request.query.get("pipeline_tag", [])}
+    infos = []
+    for repo in context.hub.store.repositories():
+        namespace = repo.id.partition("/")[0]
+        hidden = not owner and read_settings(repo).get("private")
+        commit = git.resolve(repo, "main")
+        if hidden or not commit or search not in repo.id.lower() or author not in ("", namespace):
+            continue
+        siblings = request.first("full") in _TRUE
+        info = metadata.model_info(repo, commit, siblings=siblings, blobs=False)
+        if wanted <= {*info["tags"], info.get("pipeline_tag")}:
+            infos.append(info)
+    infos.sort(key=lambda info: str(info["lastModified"]), reverse=True)
+    limit = request.first("limit")
+    return json_response(infos[: int(limit)] if limit.isdigit() else infos)
+
+
+def model_info(context: Context) -> Response:
+    repo = context.repository()
+    blobs = context.request.first("blobs") in _TRUE
+    info = metadata.model_info(repo, context.commit(repo), siblings=True, blobs=blobs)
+    return json_response(info)
+
+
+def auth_check(context: Context) -> Response:
+    context.repository()
+    return json_response({})
+
+
+def auth_check_write(context: Context) -> Response:
+    context.require_owner()
+    return auth_check(context)
+
+
+def refs(context: Context) -> Response:
+    repo = context.repository()
+    listing: dict[str, list[dict[str, str]]] = {
+        key: [
+            {"name": ref.name, "ref": ref.ref, "targetCommit": ref.commit}
+            for ref in git.list_refs(repo, kind)
+        ]
+        for key, kind in (("branches", "heads"), ("tags", "tags"))
+    }
+    return json_response({**listing, "converts": [], "pullRequests": []})
+
+
+def list_commits(context: Context) -> Response:
+    repo = context.repository()
+    formatted = "formatted" in context.request.query.get("expand[]", [])
+    items = []
+    for facts in git.log(repo, context.commit(repo)):
+        item: dict[str, Any] = {
+            "id": facts.oid,
+            "title": facts.title,
+            "message": facts.message,
+            "date": metadata.timestamp(facts.date),
+            "authors": [{"user": USER}],
+        }
+        if formatted:
+            pair = (html.escape(facts.title), html.escape(facts.message))
+            item["formatted"] = dict(zip(("title", "message"), pair, strict=True))
+        items.append(item)
+    return json_response(items, headers={"X-Total-Count": str(len(items))})
+
+
+def list_tree(context: Context) -> Response:
+    repo, folder = context.repository(), context.params.get("path", "")
+    commit = context.commit(repo)
+    tree = git.tree(repo, commit)
+    if folder and not (folder in tree and tree[folder].is_folder):
+        raise RefusalError(404, f"{folder} does not exist on {commit}", "EntryNotFound")
+    recursive = context.request.first("recursive") in _TRUE
+    prefix = f"{folder}/" if folder else ""
+    inside = [e for e in tree.values() if e.path.startswith(prefix)]
+    entries = inside if recursive else [e for e in inside if e.parent == folder]
+    expand = context.request.first("expand") in _TRUE
+    return json_response([_tree_item(repo, commit, entry, expand) for entry in entries])
+
+
+def paths_info(context: Context) -> Response:
+    repo = context.repository()
+    commit = context.commit(repo)
+    form = _form(context)
+    expand = _first(form.get("expand")) in _TRUE
+    wanted = form.get("paths", [])
+    paths = [str(p) for p in (wanted if isinstance(wanted, list) else [wanted])]
+    tree = git.tree(repo, commit)
+    entries = [tree[path.rstrip("/")] for path in paths if path.rstrip("/") in tree]
+    return json_response([_tree_item(repo, commit, entry, expand) for entry in entries])
+
+
+def preupload(context: Context) -> Response:
+    """Which of the announced files go to LFS, are ignored, or are there already."""
+    context.require_owner()
+    repo = context.repository()
+    tree = git.tree(repo, context.commit(repo))
+    payload = context.request.json()
+    files = payload.get("files")
+    if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
+        raise RefusalError(400, "`files` must be a list of objects.")
+    paths = [names.repo_path(str(file.get("path", ""))) for file in files]
+    triples = ((e.path, e.mode, e.oid) for e in tree.values() if not e.is_folder)
+    tracked = attributes.lfs_paths(repo, triples, paths)
+    ignored = attributes.ignored_paths(repo, _gitignore(repo, tree, payload), paths)
+    answers = []
+    for path, file in zip(paths, files, strict=True):
+        try:
+            sample = base64.b64decode(file.get("sample") or "")
+            size = int(file.get("size", 0))
+        except (binascii.Error, ValueError, TypeError, OverflowError):
+            raise RefusalError(400, f"The announcement of {path!r} is malformed.") from None
+        answer: dict[str, Any] = {
+            "path": path,
+            "uploadMode": attributes.upload_mode(path, size, sample, tracked),
+            "shouldIgnore": path in ignored,
+        }
+        existing = tree.get(path)
+        if existing and not existing.is_folder:
+            answer["oid"] = existing.lfs.sha256 if existing.lfs else existing.oid
+        answers.append(answer)
+    return json_response({"files": answers})
+
+
+def commit(context: Context) -> Response:
+    context.require_owner()
+    repo = context.repository()
+    if context.request.first("create_pr") in _TRUE:
+        raise RefusalError(400, "Pull requests are not served by the embedded hub.")
+    branch = context.params["rev"]
+    if not names.is_ref_name(branch) or git.branch_head(repo, branch) is None:
+        raise RefusalError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+    request = commits.read_request(repo, context.request.body)
+    oid = commits.commit(repo, branch, request)
+    return json_response(
+        {
+            "success": True,
+            "commitOid": oid,
+            "commitUrl": context.url(repo, "commit", oid),
+            "hookOutput": "",
+        }
+    )
+
+
+def create_tag(context: Context) -> Response:
+    context.require_owner()
+    repo, payload = context.repository(), context.request.json()
+    target = context.commit(repo)
+    tag, message = str(payload.get("tag", "")), str(payload.get("message") or "")
+    ref = _ref("tags", tag)
+    if message.strip():
+        try:
+            text = message.replace("\0", "").encode()
+        except UnicodeEncodeError:
+            raise RefusalError(400, "The tag message is not valid text.") from None
+        who = git.git(repo, "var", "GIT_COMMITTER_IDENT").decode().strip()
+        head = f"object {target}\ntype commit\ntag {tag}\ntagger {who}\n\n".encode()
+        target = git.git(repo, "mktag", stdin=head + text.rstrip() + b"\n").decode().strip()
+    _create_ref(repo, ref, target)
+    return json_response({})
+
+
+def create_branch(context: Context) -> Response:
+    context.require_owner()
+    repo, payload = context.repository(), context.request.json()
+    if payload.get("emptyBranch") or payload.get("overwrite"):
+        raise RefusalError(400, "The embedded hub neither empties nor overwrites branches.")
+    ref = _ref("heads", context.params["rev"])
+    _create_ref(repo, ref, context.commit(repo, str(payload.get("startingPoint") or "main")))
+    return json_response({})
+
+
+def delete_tag(context: Context) -> Response:
+    return _delete_ref(context, "tags")
+
+
+def delete_branch(context: Context) -> Response:
+    if context.params["rev"] == "main":
+        raise RefusalError(403, "The default branch cannot be deleted.")
+    return _delete_ref(context, "heads")
+
+
+def xet_token(context: Context) -> Response:
+    context.repository()
+    raise RefusalError(501, "Xet is not served by the embedded hub: set HF_HUB_DISABLE_XET=1.")
+
+
+def _repo_id(payload: Mapping[str, Any]) -> tuple[str, str]:
+    kind = payload.get("type") or "model"
+    if kind != "model":
+        raise RefusalError(400, f"The embedded hub serves models only, not {kind!r}.")
+    name, namespace = str(payload.get("name") or ""), payload.get("organization")
+    if namespace is None and "/" in name:
+        namespace, _, name = name.partition("/")
+    return str(namespace or USER), name
+
+
+def _ref(kind: str, name: str) -> str:
+    if not names.is_ref_name(name) or names.is_commit_id(name):
+        raise RefusalError(400, f"Invalid reference name: {name[:200]!r}.")
+    return f"refs/{kind}/{name}"
+
+
+def _create_ref(repo: Repository, ref: str, target: str) -> None:
+    try:
+        git.update_ref(repo, ref, target, git.NO_OBJECT)
+    except git.GitError:
+        for taken in (*git.list_refs(repo, "heads"), *git.list_refs(repo, "tags")):
+            if f"{taken.ref}/".startswith(f"{ref}/") or f"{ref}/".startswith(f"{taken.ref}/"):
+                raise RefusalError(409, f"Reference already exists: {taken.ref}") from None
+        raise
+
+
+def _delete_ref(context: Context, kind: str) -> Response:
+    context.require_owner()
+    repo, name = context.repository(), context.params["rev"]
+    ref = f"refs/{kind}/{name}"
+    if not any(existing.ref == ref for existing in git.list_refs(repo, kind)):
+        raise RefusalError(404, f"Reference does not exist: {ref}", "RevisionNotFound")
+    git.git(repo, "update-ref", "--no-deref", "-d", ref)
+    return json_response({})
+
+
+def _tree_item(repo: Repository, commit: str, entry: Entry, expand: bool) -> dict[str, Any]:
+    item = metadata.tree_entry(entry)
+    if expand:
+        last = git.log(repo, commit, path=entry.path, limit=1)[0]
+        date = metadata.timestamp(last.date)
+        item["lastCommit"] = {"id": last.oid, "title": last.title, "date": date}
+    return item
+
+
+def _gitignore(repo: Repository, tree: Mapping[str, Entry], payload: Mapping[str, Any]) -> str:
+    if payload.get("gitIgnore") is not None:
+        return str(payload["gitIgnore"])
+    entry = tree.get(".gitignore")
+    if entry is None or entry.is_folder:
+        return ""
+    return git.read_blobs(repo, [entry.oid])[0].decode("utf-8", "surrogateescape")
+
+
+def _form(context: Context) -> Mapping[str, Any]:
+    if "json" in context.request.headers.get("content-type", ""):
+        return context.request.json()
+    data = context.request.body.read(JSON_LIMIT + 1)
+    if len(data) > JSON_LIMIT:
+        raise RefusalError(413, f"The request body is larger than {JSON_LIMIT} bytes.")
+    return parse_qs(data.decode("utf-8", "replace"))
+
+
+def _first(value: Any) -> str:
+    return str(value[0] if isinstance(value, list) and value else value)

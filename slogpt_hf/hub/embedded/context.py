@@ -1,0 +1,139 @@
+"""What a handler works with: the store, one request, its path parameters, and who is asking."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from slogpt_hf.hub.embedded import git
+from slogpt_hf.hub.embedded.git import Repository
+from slogpt_hf.hub.embedded.lfs import Signer
+from slogpt_hf.hub.embedded.store import Store, read_settings
+from slogpt_hf.hub.embedded.wire import RefusalError, Request, Response
+
+USER = "local"
+"""The account that the hub pretends: owner of repositories created without a namespace."""
+
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?")
+
+
+@dataclass(frozen=True)
+class Hub:
+    """What all requests share. Ports are those of the two listening sockets."""
+
+    store: Store
+    host: str
+    port: int
+    lfs_port: int
+    token: str | None
+    signer: Signer
+
+
+@dataclass(frozen=True)
+class Context:
+    hub: Hub
+    request: Request
+    params: Mapping[str, str]
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether the caller may write and read private repositories.
+
+        Raises:
+            RefusalError: 401 if a token was sent and it is the wrong one.
+        """
+        if self.hub.token is None:
+            return True
+        sent = self.request.headers.get("authorization", "")
+        if not sent:
+            return False
+        expected = f"Bearer {self.hub.token}"
+        if not hmac.compare_digest(sent.encode("utf-8", "replace"), expected.encode()):
+            raise RefusalError(401, "Invalid credentials in Authorization header")
+        return True
+
+    def require_owner(self) -> None:
+        if not self.is_owner:
+            raise RefusalError(401, "Invalid username or password.")
+
+    def repository(self) -> Repository:
+        """The repository of the path; raises like `repository_named`."""
+        return self.repository_named(self.params["ns"], self.params["name"])
+
+    def repository_named(self, namespace: str, name: str) -> Repository:
+        """A repository that the caller may read.
+
+        Raises:
+            RefusalError: 404 if it does not exist; 401 for an anonymous caller of a hub with a
+                token, who cannot tell a private repository from none.
+        """
+        owner = self.is_owner
+        repo = self.hub.store.repository(namespace, name)
+        if repo and (owner or not read_settings(repo).get("private")):
+            return repo
+        if not owner:
+            raise RefusalError(401, "Invalid username or password.", "RepoNotFound")
+        raise RefusalError(404, f"Repository not found: {namespace}/{name}", "RepoNotFound")
+
+    def commit(self, repo: Repository, revision: str = "") -> str:
+        """Commit id of a revision, by default the one of the path, or `main`.
+
+        Raises:
+            RefusalError: 404 if there is none.
+        """
+        revision = revision or self.params.get("rev", "main")
+        commit = git.resolve(repo, revision)
+        if commit is None:
+            raise RefusalError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+        return commit
+
+    @property
+    def endpoint(self) -> str:
+        """The API's base URL, by the name under which this caller reached it."""
+        return f"http://{self._host}:{self.hub.port}"
+
+    @property
+    def lfs_endpoint(self) -> str:
+        return f"http://{self._host}:{self.hub.lfs_port}"
+
+    @property
+    def _host(self) -> str:
+        match = _HOST.fullmatch(self.request.headers.get("host", ""))
+        return match[1] if match else self.hub.host
+
+    def url(self, repo: Repository, *rest: str) -> str:
+        return "/".join((self.endpoint, repo.id, *(quote(part) for part in rest)))
+
+
+Handler = Callable[[Context], Response]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method, a path with `{parameters}` (a last `{path*}` takes all that follows), a handler."""
+
+    method: str
+    pattern: str
+    handler: Handler
+
+    def match(self, method: str, path: tuple[str, ...]) -> dict[str, str] | None:
+        """The path's parameters; None if this is another route's request."""
+        parts = self.pattern.split("/")
+        if parts[-1].endswith("*}"):
+            keep = len(parts) - 1
+            path = (*path[:keep], "/".join(path[keep:])) if len(path) > keep else path
+        if method != self.method or len(parts) != len(path):
+            return None
+        params: dict[str, str] = {}
+        for part, segment in zip(parts, path, strict=True):
+            if part.startswith("{"):
+                name, _, suffix = part[1:].partition("}")
+                if not segment.endswith(suffix):
+                    return None
+                params[name.rstrip("*")] = segment[: len(segment) - len(suffix)]
+            elif part != segment:
+                return None
+        return params

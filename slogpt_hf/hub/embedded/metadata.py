@@ -1,0 +1,139 @@
+"""What the Hub says about a repository: `model_info`, tree entries, and the card's metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import yaml
+
+from slogpt_hf.hub.embedded import git
+from slogpt_hf.hub.embedded.git import Entry, Repository
+from slogpt_hf.hub.embedded.store import read_settings
+
+_FRONT_MATTER = re.compile(r"\A(?:\ufeff)?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*\r?$", re.S | re.M)
+_CARD_LIMIT = 1024 * 1024
+_TAG_PREFIXES = {"license": "license:", "datasets": "dataset:", "base_model": "base_model:"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without aliases, so that a small card cannot stand for a huge value."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed in card metadata")
+        return super().compose_node(parent, index)
+
+
+def card_metadata(text: str) -> dict[str, Any]:
+    """The YAML mapping at the head of a card; empty where there is none.
+
+    Raises:
+        ValueError: the head is not YAML or not a mapping.
+    """
+    match = _FRONT_MATTER.match(text)
+    if not match:
+        return {}
+    try:
+        data = yaml.load(match[1], Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"The card's metadata is not valid YAML: {error}") from None
+    if data is not None and not isinstance(data, dict):
+        raise ValueError("The card's metadata is not a mapping.")
+    return {str(key): value for key, value in (data or {}).items()}
+
+
+def readme(repo: Repository, commit: str) -> str:
+    """Text of README.md; empty where there is none or it is not a plain file of sensible size."""
+    entry = git.tree(repo, commit).get("README.md")
+    if entry is None or entry.is_folder or entry.lfs or entry.size > _CARD_LIMIT:
+        return ""
+    return git.read_blobs(repo, [entry.oid])[0].decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=256)
+def _card(repo: Repository, commit: str) -> Mapping[str, Any]:
+    try:
+        return card_metadata(readme(repo, commit))
+    except ValueError:
+        return {}
+
+
+@lru_cache(maxsize=256)
+def _commit_date(repo: Repository, commit: str) -> datetime:
+    return git.log(repo, commit, limit=1)[0].date
+
+
+def timestamp(date: datetime) -> str:
+    """The Hub's form of a date, in UTC with milliseconds."""
+    return date.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def tags(card: Mapping[str, Any]) -> list[str]:
+    """The tags by which the Hub's search knows a model, from its card."""
+    found = [*_strings(card.get("library_name")), *_strings(card.get("tags"))]
+    found += [*_strings(card.get("pipeline_tag")), *_strings(card.get("language"))]
+    found += [p + v for key, p in _TAG_PREFIXES.items() for v in _strings(card.get(key))]
+    return list(dict.fromkeys(found))
+
+
+def model_info(repo: Repository, commit: str, *, siblings: bool, blobs: bool) -> dict[str, Any]:
+    """The Hub's description of a model at a commit."""
+    settings, card, date = read_settings(repo), _card(repo, commit), _commit_date(repo, commit)
+    files = [entry for entry in git.tree(repo, commit).values() if not entry.is_folder]
+    info: dict[str, Any] = {
+        "_id": hashlib.sha256(repo.id.encode()).hexdigest()[:24],
+        "id": repo.id,
+        "modelId": repo.id,
+        "author": repo.id.partition("/")[0],
+        "sha": commit,
+        "lastModified": timestamp(date),
+        "createdAt": timestamp(_date(settings.get("createdAt")) or date),
+        "private": bool(settings.get("private")),
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": tags(card),
+        "cardData": dict(card),
+        "usedStorage": sum(entry.size for entry in files),
+    }
+    info |= {k: card[k] for k in ("library_name", "pipeline_tag") if isinstance(card.get(k), str)}
+    if siblings:
+        info["siblings"] = [_sibling(entry, blobs) for entry in files]
+    return info
+
+
+def tree_entry(entry: Entry) -> dict[str, Any]:
+    """A path in the form of the tree and paths-info endpoints."""
+    kind = "directory" if entry.is_folder else "file"
+    item: dict[str, Any] = {
+        "type": kind, "oid": entry.oid, "size": entry.size, "path": entry.path
+    }  # fmt: skip
+    if lfs := entry.lfs:
+        item["lfs"] = {"oid": lfs.sha256, "size": lfs.size, "pointerSize": lfs.pointer_size}
+    return item
+
+
+def _sibling(entry: Entry, blobs: bool) -> dict[str, Any]:
+    item: dict[str, Any] = {"rfilename": entry.path}
+    if blobs:
+        item |= {"blobId": entry.oid, "size": entry.size}
+    if blobs and (lfs := entry.lfs):
+        item["lfs"] = {"sha256": lfs.sha256, "size": lfs.size, "pointerSize": lfs.pointer_size}
+    return item
+
+
+def _strings(value: Any) -> list[str]:
+    return [v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)]
+
+
+def _date(text: Any) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,174 @@
+"""The hub's folder: `NAMESPACE/NAME.git` for each repository, and a folder for what is not ready.
+
+A repository appears and disappears by one rename. What is temporary lies in `.slogpt-hf/incoming`
+on the same file system; what a killed server left there, and git's stale lock files, are swept
+when a server starts and finds that no other process uses the folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from slogpt_hf.errors import UsageError
+from slogpt_hf.hub.embedded import attributes, commits, git, lfs, names
+from slogpt_hf.hub.embedded.git import Repository
+from slogpt_hf.hub.embedded.wire import RefusalError
+
+SETTINGS = "slogpt-hf.json"
+_STALE = ("*.lock", "refs/**/*.lock", "objects/*/tmp_obj_*")
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open hub folder; `lock_fd` holds a shared lock on it as long as the store is open."""
+
+    folder: Path
+    incoming: Path
+    lock_fd: int
+
+    def repository(self, namespace: str, name: str) -> Repository | None:
+        """The repository of this name; None where there is none or it cannot exist."""
+        if not names.is_repo_id(namespace, name):
+            return None
+        repo = self._repository(namespace, name)
+        return repo if (repo.git_dir / "HEAD").is_file() else None
+
+    def repositories(self) -> list[Repository]:
+        """Every repository, sorted by id."""
+        found = (
+            self.repository(path.parent.name, path.name.removesuffix(".git"))
+            for path in sorted(self.folder.glob("[!.]*/*.git"))
+        )
+        return [repo for repo in found if repo]
+
+    def create(self, namespace: str, name: str, *, private: bool) -> Repository:
+        """Create a repository with the Hub's initial commit on `main`.
+
+        Raises:
+            RefusalError: 400 for a name that the Hub would not take, 409 if it exists.
+        """
+        if not names.is_repo_id(namespace, name):
+            raise RefusalError(
+                400,
+                f"Invalid repository id {namespace[:100]}/{name[:100]}: letters, digits, '-', '_'"
+                " and '.' (not doubled, not at an end), at most 96 characters in all.",
+            )
+        repo = self._repository(namespace, name)
+        draft_dir = Path(tempfile.mkdtemp(dir=self.incoming, prefix="new-"))
+        draft = Repository(repo.id, draft_dir, self.incoming, self.lock_fd)
+        try:
+            git.git(draft, "init", "--bare", "--quiet", "--template=", "--initial-branch=main")
+            (draft_dir / "lfs" / "objects").mkdir(parents=True)
+            settings = {"private": private, "createdAt": datetime.now(UTC).isoformat()}
+            (draft_dir / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+            commits.write_initial(draft, {".gitattributes": attributes.INITIAL.encode()})
+            _fsync_all(draft_dir)
+            draft_dir.chmod(0o755)
+            repo.git_dir.parent.mkdir(exist_ok=True)
+            draft_dir.rename(repo.git_dir)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                raise RefusalError(409, "You already created this model repo") from None
+            raise
+        finally:
+            shutil.rmtree(draft_dir, ignore_errors=True)
+        lfs.fsync_folder(repo.git_dir.parent)
+        lfs.fsync_folder(self.folder)
+        return repo
+
+    def delete(self, repo: Repository) -> None:
+        """Remove a repository: one rename, then the files."""
+        grave = Path(tempfile.mkdtemp(dir=self.incoming, prefix="old-"))
+        repo.git_dir.rename(grave / "repo.git")
+        lfs.fsync_folder(repo.git_dir.parent)
+        shutil.rmtree(grave, ignore_errors=True)
+
+    def _repository(self, namespace: str, name: str) -> Repository:
+        git_dir = self.folder / namespace / f"{name}.git"
+        return Repository(f"{namespace}/{name}", git_dir, self.incoming, self.lock_fd)
+
+
+def read_settings(repo: Repository) -> Mapping[str, Any]:
+    """`private` and `createdAt`; empty for a bare repository that the user put there."""
+    try:
+        settings: dict[str, Any] = json.loads((repo.git_dir / SETTINGS).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return settings
+
+
+def write_settings(repo: Repository, **changes: object) -> None:
+    """Change settings; readers see the old ones or the new ones."""
+    text = json.dumps({**read_settings(repo), **changes})
+    descriptor, name = tempfile.mkstemp(dir=repo.incoming, prefix="settings-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(repo.git_dir / SETTINGS)
+    lfs.fsync_folder(repo.git_dir)
+
+
+@contextmanager
+def open_store(folder: Path) -> Iterator[Store]:
+    """Open (and create) a hub folder.
+
+    Raises:
+        UsageError: the folder cannot be created or written.
+    """
+    folder = folder.expanduser().resolve()
+    incoming = folder / ".slogpt-hf" / "incoming"
+    try:
+        incoming.mkdir(parents=True, exist_ok=True)
+        lock_fd = os.open(folder / ".slogpt-hf" / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(
+            f"The hub folder {folder} cannot be written: {error.strerror}.",
+            hint="Name a folder that can be created or written.",
+        ) from None
+    try:
+        if not os.access(incoming, os.W_OK | os.X_OK):
+            raise UsageError(
+                f"The hub folder {folder} cannot be written.",
+                hint="Name a folder that can be written.",
+            )
+        _sweep_if_unused(folder, incoming, lock_fd)
+        fcntl.flock(lock_fd, fcntl.LOCK_SH)
+        yield Store(folder, incoming, lock_fd)
+    finally:
+        os.close(lock_fd)
+
+
+def _sweep_if_unused(folder: Path, incoming: Path, lock_fd: int) -> None:
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    for path in incoming.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for git_dir in folder.glob("[!.]*/*.git"):
+        for pattern in _STALE:
+            for path in git_dir.glob(pattern):
+                path.unlink(missing_ok=True)
+
+
+def _fsync_all(folder: Path) -> None:
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with (Path(parent) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        lfs.fsync_folder(Path(parent))

@@ -1,0 +1,56 @@
+"""What a checkpoint is and what it would become, without writing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from slogpt_hf.build import tokenizer_for
+from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.conversion import plan_conversion
+from slogpt_hf.errors import SloGPTError
+from slogpt_hf.settings import Settings
+
+
+def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str, Any]:
+    """The facts of a checkpoint, JSON-ready.
+
+    Args:
+        path: file that the trainer saved.
+        settings: dataset or tokenizer to look at, and the dtype to convert to.
+
+    Raises:
+        UsageError: ``path`` is not a file.
+        CheckpointError: it cannot be read.
+    """
+    settings = settings or Settings()
+    checkpoint = read_checkpoint(path)
+    conversion = plan_conversion(checkpoint, settings.dtype)
+    return {
+        "file": str(path),
+        "file_bytes": path.stat().st_size,
+        "dialect": checkpoint.dialect,
+        "spec": checkpoint.spec.to_dict(),
+        "n_parameters": checkpoint.n_parameters,
+        "dtype": checkpoint.dtype,
+        "step": checkpoint.facts.step,
+        "val_loss": checkpoint.facts.val_loss,
+        "dataset": checkpoint.facts.dataset,
+        "vocabulary": _vocabulary(checkpoint, settings),
+        "target_class": conversion.target.class_name,
+        "remote_code": conversion.target.modeling_file is not None,
+        "target_dtype": conversion.dtype,
+        "weights_bytes": conversion.n_bytes,
+        "notes": list(checkpoint.notes),
+    }
+
+
+def _vocabulary(checkpoint: Any, settings: Settings) -> str:
+    try:
+        choice = tokenizer_for(checkpoint, settings)
+    except SloGPTError as error:
+        # What inspect shows of a problem is the problem; release raises it.
+        return f"none that fits: {error.message}"
+    if choice.vocabulary is not None:
+        return f"characters from {choice.vocabulary.source}"
+    return f"the tokenizer {choice.source}"

@@ -1,0 +1,211 @@
+"""The pipeline: plan, convert, verify, card, publish. Each stage hands its value to the next."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slogpt_hf.build import (
+    build_artefact,
+    card_for,
+    hash_checkpoint,
+    identity_of,
+    require_unchanged,
+    tokenizer_for,
+)
+from slogpt_hf.card.record import (
+    CARD_FILE,
+    RECORD_FILE,
+    Record,
+    artefact_files,
+    dump_json,
+    find_release,
+    ledger,
+    read_record,
+)
+from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.conversion.staging import staged_folder
+from slogpt_hf.errors import UsageError
+from slogpt_hf.hub.client import Hub, open_hub, read_token
+from slogpt_hf.hub.publish import (
+    RepoState,
+    create_tag,
+    publish_artefact,
+    read_state,
+    require_free_tag,
+)
+from slogpt_hf.hub.versions import next_version, tag_from
+from slogpt_hf.progress import SILENT, Progress
+from slogpt_hf.settings import Settings
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release on the hub.
+
+    Attributes:
+        released: False if this checkpoint with these settings was released before.
+        repo_id: NAMESPACE/NAME.
+        version: semantic version.
+        tag: of the release.
+        commit: id of the Hub commit.
+        endpoint: base URL of the hub.
+        record: what ``release.json`` says; of an earlier release, its entry in the ledger.
+    """
+
+    released: bool
+    repo_id: str
+    version: str
+    tag: str
+    commit: str
+    endpoint: str
+    record: Record
+
+
+def release_checkpoints(
+    checkpoints: Sequence[Path], settings: Settings, progress: Progress = SILENT
+) -> Iterator[Release]:
+    """Release checkpoints one after the other: each is proven, then committed, then tagged.
+
+    Args:
+        checkpoints: files that the trainer saved.
+        settings: where to and how; ``repo_id`` is needed.
+        progress: told what happens.
+
+    Yields:
+        One Release a checkpoint, as soon as it is published.
+
+    Raises:
+        UsageError: a path or setting that cannot be meant.
+        CheckpointError: a checkpoint or vocabulary that cannot be read.
+        ParityError: an artefact that is not equal to its original; it is not published.
+        HubError: the hub refused or could not be reached.
+        TagConflictError: the tag exists with other content.
+    """
+    repo_id = _required_repo_id(settings)
+    with _hub(settings) as hub:
+        for path in checkpoints:
+            checkpoint = read_checkpoint(path)
+            choice = tokenizer_for(checkpoint, settings)
+            digest = hash_checkpoint(path, progress)
+            state = read_state(hub, repo_id, settings.revision)
+            wanted = identity_of(digest, choice, settings)
+            if published := _published(hub, repo_id, state, wanted):
+                yield published
+                continue
+            with _working_folder(settings) as folder:
+                build_artefact(checkpoint, choice, digest, folder, settings, progress)
+                published = _publish(hub, repo_id, folder, settings, state, progress)
+            yield published
+
+
+def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Release:
+    """Publish a proven artefact that ``convert`` made, unless it was published before.
+
+    Raises:
+        UsageError: ``artefact`` is none, or a setting cannot be meant.
+        ParityError: a file of it changed since it was proven.
+        HubError: the hub refused or could not be reached.
+        TagConflictError: the tag exists with other content.
+    """
+    repo_id = _required_repo_id(settings)
+    record = read_record(artefact)
+    require_unchanged(artefact, record)
+    with _hub(settings) as hub:
+        state = read_state(hub, repo_id, settings.revision)
+        published = _published(hub, repo_id, state, record["identity"])
+        return published or _publish(hub, repo_id, artefact, settings, state, progress)
+
+
+def _publish(
+    hub: Hub,
+    repo_id: str,
+    folder: Path,
+    settings: Settings,
+    state: RepoState,
+    progress: Progress,
+) -> Release:
+    """Stamp record and card with version and tag, commit everything, tag the commit."""
+    record = read_record(folder)
+    version = next_version(state.record, record["model"])
+    tag = tag_from(settings.tag, _tag_values(record, version))
+    require_free_tag(repo_id, tag, state)
+    record |= {"repo_id": repo_id, "version": version, "tag": tag}
+    record["previous"] = ledger(state.record)
+    texts = {RECORD_FILE: dump_json(record), CARD_FILE: card_for(folder, record, settings)}
+    files = artefact_files(folder)
+    with tempfile.TemporaryDirectory() as stamped:
+        for name, text in texts.items():
+            files[name] = Path(stamped, name)
+            files[name].write_text(text, encoding="utf-8")
+        n_bytes = sum(path.stat().st_size for path in files.values())
+        with progress.client_stage("upload", n_bytes):
+            commit = publish_artefact(
+                hub,
+                repo_id,
+                files,
+                tag=tag,
+                revision=settings.revision,
+                state=state,
+                message=_message(version, tag),
+                private=settings.private,
+            )
+    return Release(True, repo_id, version, tag, commit, hub.endpoint, record)
+
+
+def _published(hub: Hub, repo_id: str, state: RepoState, wanted: str) -> Release | None:
+    """The release with this identity, if the hub holds it; one that lacks its tag gets it."""
+    entry = find_release(state.record, wanted)
+    if entry is None or state.record is None or state.head is None:
+        return None
+    version, tag = entry["version"], entry["tag"]
+    commit = state.tags.get(tag)
+    if commit is None and state.record["identity"] == wanted:
+        # Stopped between commit and tag: the tag is all that is missing.
+        commit = state.head
+        create_tag(hub, repo_id, tag, commit, _message(version, tag))
+        return Release(True, repo_id, version, tag, commit, hub.endpoint, state.record)
+    if commit is None:
+        return None
+    return Release(False, repo_id, version, tag, commit, hub.endpoint, entry)
+
+
+def _message(version: str, tag: str) -> str:
+    return f"Release {version}" if tag == f"v{version}" else f"Release {version} ({tag})"
+
+
+def _tag_values(record: Record, version: str) -> dict[str, Any]:
+    return {
+        "version": version,
+        "step": record["checkpoint"]["step"],
+        "branch": record["source"]["branch"],
+        "date": record["date"],
+    }
+
+
+def _required_repo_id(settings: Settings) -> str:
+    if settings.repo_id is None:
+        raise UsageError("No repository is named.", hint="Pass --repo-id NAMESPACE/NAME.")
+    return settings.repo_id
+
+
+@contextmanager
+def _hub(settings: Settings) -> Iterator[Hub]:
+    folder = Path(settings.hub) if settings.hub else None
+    with open_hub(folder, read_token(settings.token_file)) as hub:
+        yield hub
+
+
+@contextmanager
+def _working_folder(settings: Settings) -> Iterator[Path]:
+    """The folder named by --output, made when whole; or a temporary one."""
+    if settings.output:
+        with staged_folder(Path(settings.output)) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
+        yield Path(temporary)

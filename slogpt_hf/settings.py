@@ -1,0 +1,158 @@
+"""Settings: flags > environment > ``.slogpt-hf.yml`` > defaults, in one frozen dataclass."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from slogpt_hf.errors import UsageError
+
+SETTINGS_FILE = ".slogpt-hf.yml"
+ENVIRONMENT_PREFIX = "SLOGPT_"
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*(?<![.-])(?<!\.git)")
+
+
+def _setting(default: Any, help_text: str) -> Any:
+    return field(default=default, metadata={"help": help_text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a release can be told. Field names are the option names with ``_`` for ``-``."""
+
+    repo_id: str | None = _setting(None, "Hub repository to release to, NAMESPACE/NAME.")
+    hub: str | None = _setting(None, "Folder of an embedded hub to release to; no account needed.")
+    dataset: str | None = _setting(
+        None, "Dataset of the vocabulary: a name below datasets/, a folder, or a meta.pkl."
+    )
+    tokenizer: str | None = _setting(
+        None, "Tokenizer of a model without a character vocabulary: a folder or a Hub repository."
+    )
+    unknown: str = _setting(
+        "error", "What the tokenizer does with an unknown character: error, or a character."
+    )
+    allow_spare_ids: bool = _setting(
+        False, "Accept a vocabulary that has fewer entries than the model has rows."
+    )
+    dtype: str | None = _setting(
+        None, f"Dtype of the artefact: {', '.join(DTYPES)}; default: kept."
+    )
+    max_shard_size: str = _setting("5GB", "Largest weights file, e.g. 500MB or 5GB.")
+    tag: str = _setting(
+        "v{version}", "Tag of the release; knows {version}, {step}, {branch} and {date}."
+    )
+    revision: str = _setting("main", "Hub branch that the release is committed to.")
+    private: bool = _setting(False, "Create the Hub repository as private.")
+    license: str = _setting("unknown", "License of the model, as the Hub spells it, e.g. mit.")
+    language: str | None = _setting(None, "Language codes for the card, comma-separated, e.g. en.")
+    card_template: str | None = _setting(None, "Jinja file to render the model card from.")
+    output: str | None = _setting(None, "Keep the artefact in this folder.")
+    report: str = _setting("parity.json", "Where the parity report goes when the proof fails.")
+    token_file: str | None = _setting(None, "File that holds the Hub token; default: HF_TOKEN.")
+
+    def __post_init__(self) -> None:
+        if self.repo_id is not None and not REPO_ID.fullmatch(self.repo_id):
+            raise UsageError(
+                f"repo-id {self.repo_id!r} is not NAMESPACE/NAME.",
+                hint="Use letters, digits, '-', '_' and '.', e.g. --repo-id me/my-model.",
+            )
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise UsageError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}.")
+        size_in_bytes(self.max_shard_size)
+
+    @property
+    def max_shard_bytes(self) -> int:
+        """Largest weights file, in bytes."""
+        return size_in_bytes(self.max_shard_size)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Language codes for the card."""
+        return tuple(code.strip() for code in (self.language or "").split(",") if code.strip())
+
+
+NAMES = {setting.name: setting for setting in fields(Settings)}
+
+
+def load_settings(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+    folder: Path | None = None,
+) -> Settings:
+    """Merge flags, environment and the settings file of ``folder`` over the defaults.
+
+    Args:
+        flags: option name (with ``_``) to value; None where the flag was not given.
+        environment: ``SLOGPT_REPO_ID`` and so on.
+        folder: where ``.slogpt-hf.yml`` may lie; the current folder by default.
+
+    Raises:
+        UsageError: an unknown key, a value of the wrong type, or one that cannot be meant.
+    """
+    values = _from_file((folder or Path()) / SETTINGS_FILE)
+    for name in NAMES:
+        if text := environment.get(ENVIRONMENT_PREFIX + name.upper()):
+            values[name] = _typed(name, text, ENVIRONMENT_PREFIX + name.upper())
+    values |= {name: value for name, value in flags.items() if value is not None}
+    return Settings(**values)
+
+
+def size_in_bytes(text: str) -> int:
+    """Bytes of a size such as ``5GB`` (decimal) or ``512MiB`` (binary).
+
+    Raises:
+        UsageError: it is not a size, or not at least one byte.
+    """
+    match = SIZE.fullmatch(text.strip())
+    size = 0
+    if match:
+        base = 1024 if match[3] else 1000
+        size = int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
+    if size < 1:
+        raise UsageError(f"{text!r} is not a size.", hint="Write e.g. 500MB, 5GB or 2GiB.")
+    return size
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: must hold 'key: value' lines.")
+    values = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in NAMES:
+            near = difflib.get_close_matches(name, NAMES, n=1)
+            raise UsageError(
+                f"{path}: unknown key {key!r}.",
+                hint=f"Did you mean {near[0].replace('_', '-')!r}?"
+                if near
+                else f"Known are {', '.join(n.replace('_', '-') for n in NAMES)}.",
+            )
+        if value is not None:
+            values[name] = _typed(name, value, f"{path}: {key}")
+    return values
+
+
+def _typed(name: str, value: Any, where: str) -> Any:
+    if not isinstance(NAMES[name].default, bool):
+        return str(value)
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if str(value).lower() not in known:
+        raise UsageError(f"{where} is {value!r}.", hint="Write true or false.")
+    return known[str(value).lower()]

@@ -1,0 +1,16 @@
+"""A vocabulary, or an existing tokenizer, as the files that ``AutoTokenizer`` loads."""
+
+from slogpt_hf.tokenizers.characters import write_character_tokenizer
+from slogpt_hf.tokenizers.check import TokenizerReport, check_tokenizer
+from slogpt_hf.tokenizers.choice import TokenizerChoice, choose_tokenizer
+from slogpt_hf.tokenizers.existing import copy_tokenizer, required_tokenizer
+
+__all__ = [
+    "TokenizerChoice",
+    "TokenizerReport",
+    "check_tokenizer",
+    "choose_tokenizer",
+    "copy_tokenizer",
+    "required_tokenizer",
+    "write_character_tokenizer",
+]

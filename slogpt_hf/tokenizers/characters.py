@@ -1,0 +1,166 @@
+"""A character vocabulary as the files that ``AutoTokenizer`` loads without remote code.
+
+The backend is a BPE model without merges: it looks up one code point after the other, normalises
+nothing, splits nothing, and never produces an entry of more than one code point. Its ``Fuse``
+decoder joins entries without spaces.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from slogpt_hf.datasets.vocabulary import Vocabulary, describe
+from slogpt_hf.errors import UsageError
+from slogpt_hf.tokenizers.files import write_files
+
+SPECIAL_ROLES = ("pad", "eos", "bos", "unk")
+
+# The backend refuses a character by saying that its unk_token is not in the vocabulary:
+# "Unk token `…` not found in the vocabulary". So the name of that token is the message.
+_NO_UNKNOWN = "a character of the text that the model was not trained on"
+
+
+def write_character_tokenizer(
+    vocabulary: Vocabulary,
+    folder: Path,
+    *,
+    model_max_length: int,
+    unknown: str = "error",
+    special_tokens: Mapping[str, int] | None = None,
+) -> None:
+    """Write ``tokenizer.json``, ``tokenizer_config.json`` and ``vocab.json`` into a folder.
+
+    ``encode(text)`` is ``[stoi[c] for c in text]`` and ``decode`` gives the text back, for every
+    text over the vocabulary; what looks like a special token is encoded by its characters.
+    The same arguments give the same bytes.
+
+    Args:
+        vocabulary: the entries by id.
+        folder: created if missing.
+        model_max_length: the model's context length, in tokens.
+        unknown: "error", and encoding a character that the vocabulary lacks raises; or an entry
+            of the vocabulary that stands for such characters.
+        special_tokens: role ("pad", "eos", "bos", "unk") to the id that plays it: an id of the
+            vocabulary, or one from ``vocabulary.size`` on that the model has to spare. None by
+            default: no id has a meaning but its character. ``skip_special_tokens`` drops these
+            ids; "unk" also stands for unknown characters.
+
+    Raises:
+        UsageError: ``unknown`` or ``special_tokens`` do not fit the vocabulary, or the folder
+            cannot be written.
+    """
+    names = _special_names(vocabulary, special_tokens or {})
+    ids = vocabulary.ids | {name: (special_tokens or {})[role] for role, name in names.items()}
+    write_files(
+        folder,
+        {
+            "tokenizer.json": _json(
+                _backend(ids, _unknown_entry(vocabulary, unknown, names), names)
+            ),
+            "tokenizer_config.json": _json(_config(model_max_length, names)),
+            "vocab.json": _json(ids),
+        },
+    )
+
+
+def _backend(ids: Mapping[str, int], unknown: str, names: Mapping[str, str]) -> dict[str, object]:
+    """The ``tokenizer.json`` of the tokenizers library, version 1.0."""
+    special = sorted({name: ids[name] for name in names.values()}.items(), key=lambda item: item[1])
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": i,
+                "content": name,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for name, i in special
+        ],
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": {"type": "Fuse"},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": unknown,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": dict(ids),
+            "merges": [],
+        },
+    }
+
+
+def _config(model_max_length: int, names: Mapping[str, str]) -> dict[str, object]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model_max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        "split_special_tokens": True,
+        **{f"{role}_token": names[role] for role in SPECIAL_ROLES if role in names},
+    }
+
+
+def _special_names(vocabulary: Vocabulary, special_tokens: Mapping[str, int]) -> dict[str, str]:
+    """The token text of each role: the vocabulary's entry, or ``<|role|>`` for a spare id."""
+    names: dict[str, str] = {}
+    spare: dict[int, str] = {}
+    for role, i in special_tokens.items():
+        if role not in SPECIAL_ROLES:
+            raise UsageError(
+                f"there is no special token {describe(role)}.",
+                hint=f"The roles are {', '.join(SPECIAL_ROLES)}.",
+            )
+        if i < 0:
+            raise UsageError(f"the special token '{role}' has the id {i}; ids begin at 0.")
+        if i < vocabulary.size:
+            names[role] = vocabulary.characters[i]
+            continue
+        names[role] = spare.setdefault(i, f"<|{role}|>")
+        if names[role] in vocabulary.ids:
+            raise UsageError(
+                f"the special token '{role}' would be called {names[role]}, which"
+                f" {vocabulary.source} already has as id {vocabulary.ids[names[role]]}.",
+                hint="Give that id to the role.",
+            )
+    return names
+
+
+def _unknown_entry(vocabulary: Vocabulary, unknown: str, names: Mapping[str, str]) -> str:
+    if "unk" in names:
+        if unknown != "error":
+            raise UsageError(
+                f"unknown characters cannot become both {describe(unknown)}"
+                " and the special token 'unk'.",
+                hint="Choose one.",
+            )
+        return names["unk"]
+    if unknown != "error":
+        if unknown not in vocabulary.ids:
+            raise UsageError(
+                f"unknown characters cannot become {describe(unknown)}:"
+                f" {vocabulary.source} does not have it.",
+                hint="Give 'error' or one character of the vocabulary.",
+            )
+        return unknown
+    entry = _NO_UNKNOWN
+    while entry in vocabulary.ids:
+        entry += " "
+    return entry
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()

@@ -1,0 +1,193 @@
+"""Proof that written tokenizer files compute the original's encode and decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slogpt_hf.datasets.vocabulary import Vocabulary, describe
+from slogpt_hf.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK = 65_536
+
+# Texts that tokenizers are known to change; of each, what the vocabulary has is checked.
+ADVERSARIAL = (
+    "",
+    " ",
+    "  a  b  ",
+    " .,!? n't 'm 's 've 're ",
+    "\n\n\t\r\n\r \x00\x0b\x0c\x1c\x85\u2028\u2029\ufeff",
+    "\xa0\u2003\u3000\u200b\u200c\u200d\u2060\xad",
+    "<s></s><pad><unk>[UNK][CLS][SEP][PAD][MASK]<|endoftext|><|im_start|><bos><eos>",
+    "ĠaĊb▁c##d@@ e</w><0x0A>",
+    "e\u0301\u00e9\u212b\u00c5A\u030a\ufb01\u1e9b\u0323\uac00\u1100\u1161",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467\U0001f44d\U0001f3fd\u2764\ufe0f\U0001f1eb\U0001f1f7",
+    "\u05e9\u05dc\u05d5\u05dd \u202eabc\u202c \u0645\u0631\u062d\u0628\u0627",
+    "\u0130\u0131\u017f\xdf\u1e9e\u03a3\u03c2aA",
+)
+
+
+@dataclass(frozen=True)
+class TokenizerReport:
+    """What was compared between the original's encode and decode and the tokenizer files.
+
+    Attributes:
+        characters: number of distinct characters that were encoded and decoded.
+        code_points: length of all texts that were compared, in code points.
+        unknown: what an unknown character does: "error", or the entry that stands for it.
+        first_difference: the first text that differs and how; None if all are equal.
+    """
+
+    characters: int
+    code_points: int
+    unknown: str
+    first_difference: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was equal."""
+        return self.first_difference is None
+
+
+def check_tokenizer(
+    folder: Path, vocabulary: Vocabulary, text: str | None = None
+) -> TokenizerReport:
+    """Load the files of a folder with ``AutoTokenizer`` and compare them with a vocabulary.
+
+    Compared are ``encode(text) == [stoi[c] for c in text]`` and ``decode`` of that, with and
+    without ``skip_special_tokens``, alone and in a batch: over every entry of the vocabulary,
+    pairs of neighbouring characters, adversarial strings and ``text``.
+
+    Args:
+        folder: holds the tokenizer files.
+        vocabulary: the original's.
+        text: real text over the vocabulary, compared in chunks.
+
+    Raises:
+        CheckpointError: the files cannot be loaded.
+    """
+    tokenizer = _load(folder)
+    characters = [entry for entry in vocabulary.characters if len(entry) == 1]
+    differences = _differences(tokenizer, vocabulary, characters, text)
+    compared = 0
+    first = None
+    for length, first in differences:
+        compared += length
+        if first is not None:
+            break
+    return TokenizerReport(
+        characters=len(characters),
+        code_points=compared,
+        unknown=_unknown(tokenizer, vocabulary),
+        first_difference=first,
+    )
+
+
+def _load(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # the backend raises bare Exception
+        raise CheckpointError(
+            f"{folder}: its tokenizer cannot be loaded: {type(error).__name__}: {error}",
+            hint="Write the tokenizer files again.",
+        ) from error
+    return tokenizer
+
+
+def _differences(
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: Vocabulary,
+    characters: list[str],
+    text: str | None,
+) -> Iterator[tuple[int, str | None]]:
+    """Length of each compared piece and, where it differs, how."""
+    special = set(tokenizer.all_special_ids)
+    for i, entry in enumerate(vocabulary.characters):
+        yield len(entry), _decoded(tokenizer, [i], entry, special)
+    known = set(characters)
+    everything = "".join(characters)
+    strings = [everything, everything[::-1], "".join(c + c for c in characters)]
+    strings += ["".join(c for c in string if c in known) for string in ADVERSARIAL]
+    for chunk in _chunks(strings):
+        yield len(chunk), _compared(tokenizer, vocabulary, [chunk], special)
+    batch = [string[:CHUNK] for string in strings]
+    yield sum(map(len, batch)), _compared(tokenizer, vocabulary, batch, special)
+    for chunk in _chunks([text or ""]):
+        unknown = next((i for i, c in enumerate(chunk) if c not in known), None)
+        if unknown is not None:
+            yield (
+                unknown,
+                f"the text holds {describe(chunk[unknown])}, which the vocabulary does not have",
+            )
+            return
+        yield len(chunk), _compared(tokenizer, vocabulary, [chunk], special)
+
+
+def _chunks(strings: Iterable[str]) -> Iterator[str]:
+    for string in strings:
+        for start in range(0, max(len(string), 1), CHUNK):
+            yield string[start : start + CHUNK]
+
+
+def _compared(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, batch: list[str], special: set[int]
+) -> str | None:
+    alone = len(batch) == 1
+    try:
+        encoded = tokenizer(batch[0] if alone else batch, verbose=False)["input_ids"]
+    except Exception as error:  # the backend raises bare Exception
+        return f"encoding {describe(batch[0])} raises {type(error).__name__}: {error}"
+    rows: list[list[int]] = [encoded] if alone else encoded
+    for string, got in zip(batch, rows, strict=True):
+        expected = [vocabulary.ids[c] for c in string]
+        if got != expected:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b),
+                min(len(got), len(expected)),
+            )
+            return (
+                f"{describe(string[at : at + 8])} is encoded as {got[at : at + 8]},"
+                f" the original has {expected[at : at + 8]}"
+            )
+        difference = _decoded(tokenizer, expected, string, special)
+        if difference is not None:
+            return difference
+    return None
+
+
+def _decoded(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], expected: str, special: set[int]
+) -> str | None:
+    got = tokenizer.decode(ids)
+    if got != expected:
+        return f"{ids[:8]} is decoded as {describe(got)}, the original has {describe(expected)}"
+    if special and len(ids) == 1:
+        expected = "" if ids[0] in special else expected
+    elif special:
+        expected = "".join(c for i, c in zip(ids, expected, strict=True) if i not in special)
+    got = tokenizer.decode(ids, skip_special_tokens=True)
+    if got != expected:
+        return (
+            f"{ids[:8]} is decoded without special tokens as {describe(got)},"
+            f" expected {describe(expected)}"
+        )
+    return None
+
+
+def _unknown(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> str:
+    character = next(c for c in map(chr, range(0x100, 0xD800)) if c not in vocabulary.ids)
+    try:
+        (got,) = tokenizer(character)["input_ids"]
+    except Exception:  # the backend raises bare Exception
+        return "error"
+    entry = tokenizer.convert_ids_to_tokens(got)
+    return str(entry)

@@ -1,0 +1,124 @@
+"""An existing tokenizer (GPT-2's BPE, a sentencepiece one) as part of the artefact."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.tokenizers.files import write_files
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Vocabulary size of a checkpoint without meta.pkl to the tokenizer that it was trained with.
+# 50304 is 50257 padded to a multiple of 64.
+KNOWN_TOKENIZERS = {
+    50257: ("GPT-2's BPE", "openai-community/gpt2"),
+    50304: ("GPT-2's BPE", "openai-community/gpt2"),
+    32000: ("Llama's sentencepiece", "the folder that holds its tokenizer.model"),
+}
+
+
+def copy_tokenizer(
+    source: str, folder: Path, *, vocab_size: int, model_max_length: int | None
+) -> None:
+    """Copy a tokenizer that fits the model into a folder.
+
+    Args:
+        source: a folder, a ``tokenizer.json``, or a Hub repo id.
+        folder: created if missing.
+        vocab_size: number of ids of the model; it may have more than the tokenizer.
+        model_max_length: the model's context length, in tokens; None keeps the tokenizer's.
+
+    Raises:
+        UsageError: there is no tokenizer at ``source``, or the folder cannot be written.
+        CheckpointError: it has more ids than the model, or would need code of its own.
+    """
+    tokenizer = _load(source)
+    # The highest id counts, not the number of entries: ids may have gaps.
+    needed = max(len(tokenizer), *(i + 1 for i in tokenizer.get_vocab().values()))
+    if needed > vocab_size:
+        raise CheckpointError(
+            f"the tokenizer {source} needs {needed} ids but the model has {vocab_size}.",
+            hint="Give the tokenizer that the model was trained with.",
+        )
+    if model_max_length is not None:
+        tokenizer.model_max_length = model_max_length
+    with tempfile.TemporaryDirectory() as temporary:
+        tokenizer.save_pretrained(temporary)
+        write_files(
+            folder,
+            {path.name: path.read_bytes() for path in sorted(Path(temporary).iterdir())},
+        )
+
+
+def required_tokenizer(vocab_size: int) -> str:
+    """What to say when neither a vocabulary nor a tokenizer is given.
+
+    Args:
+        vocab_size: number of ids of the model.
+
+    Returns:
+        One message: what is missing and which options give it.
+    """
+    if vocab_size not in KNOWN_TOKENIZERS:
+        return (
+            f"The checkpoint has {vocab_size} ids and no vocabulary: give the dataset it was"
+            " trained on with --dataset NAME_OR_PATH, or a tokenizer with --tokenizer"
+            " PATH_OR_REPO."
+        )
+    name, example = KNOWN_TOKENIZERS[vocab_size]
+    return (
+        f"The checkpoint has {vocab_size} ids and no vocabulary, so it needs {name} tokenizer:"
+        f" give --tokenizer PATH_OR_REPO (for example {example}), or, if it is a character"
+        " model, the dataset it was trained on with --dataset NAME_OR_PATH."
+    )
+
+
+def _load(source: str) -> PreTrainedTokenizerBase:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    path = Path(source)
+    if path.is_file() and (path.parent / "tokenizer_config.json").is_file():
+        path = path.parent
+    local = path.exists()
+    if not local:
+        try:
+            validate_repo_id(source)
+        except HFValidationError as error:
+            raise UsageError(
+                f"{source}: no such tokenizer; it is neither a file, a folder nor a repo id.",
+                hint="Give a folder, a tokenizer.json or a Hub repo id.",
+            ) from error
+    try:
+        if path.is_file():
+            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_file=str(path))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                path if local else source, trust_remote_code=False, local_files_only=local
+            )
+    except Exception as error:  # the backend raises bare Exception
+        kind, what = (CheckpointError, "be read") if local else (UsageError, "be loaded")
+        raise kind(
+            f"{source}: the tokenizer cannot {what}: {_first_line(error)}",
+            hint="Give a folder, a tokenizer.json or a Hub repo id that loads without remote code.",
+        ) from error
+    if "auto_map" in tokenizer.init_kwargs:
+        raise CheckpointError(
+            f"{source}: the tokenizer comes with code of its own, which is not run.",
+            hint="Give one that the transformers library has a class for.",
+        )
+    # For a folder with only a config.json, transformers makes a tokenizer of special tokens alone.
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+        raise CheckpointError(
+            f"{source}: holds no tokenizer.", hint="Give a folder that holds a tokenizer.json."
+        )
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,113 @@
+"""Outputs that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from slogpt_hf.conversion.staging import staged_folder, write_atomically
+from slogpt_hf.errors import CheckpointError, UsageError
+
+
+def test_folder_appears_whole(tmp_path: Path) -> None:
+    final = tmp_path / "new" / "artefact"
+    with staged_folder(final) as work:
+        (work / "sub").mkdir()
+        (work / "sub" / "a").write_text("1")
+        assert not final.exists()
+        assert work.parent == final.parent  # so that one rename does it
+    assert (final / "sub" / "a").read_text() == "1"
+    assert [path.name for path in final.parent.iterdir()] == ["artefact"]
+    assert final.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("error", [CheckpointError("x"), KeyboardInterrupt(), ZeroDivisionError()])
+def test_exception_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), staged_folder(tmp_path / "artefact") as work:
+        (work / "a").write_text("1")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file", "dangling link"])
+def test_output_that_exists_is_refused_and_kept(tmp_path: Path, kind: str) -> None:
+    final = tmp_path / "artefact"
+    if kind == "file":
+        final.write_text("mine")
+    elif kind == "dangling link":
+        final.symlink_to(tmp_path / "nowhere")
+    else:
+        final.mkdir()
+        if kind == "folder":
+            (final / "mine").write_text("mine")
+    with pytest.raises(UsageError, match="artefact: exists already"), staged_folder(final):
+        pytest.fail("the body ran")
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_output_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    final = tmp_path / "artefact"
+    with pytest.raises(UsageError, match="artefact"), staged_folder(final) as work:
+        (work / "a").write_text("ours")
+        final.mkdir()
+        (final / "a").write_text("theirs")
+    assert (final / "a").read_text() == "theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_file_in_place_of_the_parent(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("x")
+    for final in (tmp_path / "out" / "artefact", tmp_path / "out" / "deeper" / "artefact"):
+        with pytest.raises(UsageError, match="artefact: cannot be written"), staged_folder(final):
+            pytest.fail("the body ran")
+        with pytest.raises(UsageError, match="artefact: cannot be written"):
+            write_atomically(final, "x")
+    assert (tmp_path / "out").read_text() == "x"
+
+
+def test_name_too_long(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match="cannot be written"),
+        staged_folder(tmp_path / ("x" * 300)),
+    ):
+        pytest.fail("the body ran")
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_atomically(tmp_path / ("x" * 300), "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught, staged_folder(tmp_path / "artefact") as work:
+        (work / "a").write_text("1")
+        Path("/dev/full").write_bytes(b"x" * 100_000)
+    assert "artefact: cannot be written" in str(caught.value)
+    assert os.strerror(errno.ENOSPC) in str(caught.value)
+    assert "free space" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.json"
+    write_atomically(path, "{}")
+    write_atomically(path, '{"é": 1}')
+    assert path.read_bytes() == '{"é": 1}'.encode()
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+
+
+def test_text_that_cannot_be_written_leaves_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "\ud800")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_folder_in_place_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(UsageError, match=r"report\.json: cannot be written"):
+        write_atomically(tmp_path / "report.json", "x")
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
