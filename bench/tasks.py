@@ -58,7 +58,7 @@ def convert(checkpoint: str, output: str) -> FIGURES:
 
     from slogpt_hf.checkpoints import read_checkpoint
     from slogpt_hf.conversion import plan_conversion, write_model
-    from slogpt_hf.conversion.staging import staged_folder
+    from slogpt_hf.files import staged_folder
 
     torch.zeros(1).sum()
     shutil.rmtree(output, ignore_errors=True)

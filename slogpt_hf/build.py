@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from slogpt_hf import __version__
 from slogpt_hf.card import generate_sample, render_card
+from slogpt_hf.card.facts import remote_url, setting_rows, without_folders
 from slogpt_hf.card.record import (
     CARD_FILE,
     RECORD_FILE,
@@ -22,10 +23,9 @@ from slogpt_hf.card.record import (
     read_record,
 )
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
-from slogpt_hf.checkpoints.files import sha256_of
 from slogpt_hf.conversion import Artefact, plan_conversion, write_model
-from slogpt_hf.conversion.staging import staged_folder, write_atomically
 from slogpt_hf.errors import ParityError, UsageError
+from slogpt_hf.files import sha256_of, staged_folder, write_atomically
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.progress import SILENT, Progress, human_bytes
 from slogpt_hf.settings import Settings
@@ -264,7 +264,10 @@ def _record(
     checkpoint_sha256: str,
 ) -> Record:
     facts, verdict = checkpoint.facts, report.to_dict()
+    provenance = provenance_of(checkpoint.path)
     tokenizer = choice.facts(artefact.folder)
+    if source := tokenizer.get("source"):
+        tokenizer["source"] = without_folders(source)
     return {
         "schema": SCHEMA,
         "tool": f"slogpt-hf {__version__}",
@@ -280,11 +283,11 @@ def _record(
             "dtype": checkpoint.dtype,
             "step": facts.step,
             "val_loss": facts.val_loss,
-            "dataset": facts.dataset,
-            "settings": dict(facts.settings),
+            "dataset": without_folders(facts.dataset) if facts.dataset else None,
+            "settings": dict(setting_rows(facts.settings)),
             "notes": list(checkpoint.notes),
         },
-        "source": asdict(provenance_of(checkpoint.path)),
+        "source": asdict(replace(provenance, remote=remote_url(provenance))),
         "model": {
             "target_class": artefact.target_class,
             "remote_code": artefact.remote_code,

@@ -28,8 +28,8 @@ from slogpt_hf.card.record import (
     read_record,
 )
 from slogpt_hf.checkpoints import read_checkpoint
-from slogpt_hf.conversion.staging import staged_folder
 from slogpt_hf.errors import UsageError
+from slogpt_hf.files import staged_folder
 from slogpt_hf.hub.client import Hub, open_hub, read_token
 from slogpt_hf.hub.publish import (
     RepoState,
@@ -97,8 +97,10 @@ def release_checkpoints(
             if published := _published(hub, repo_id, state, wanted):
                 yield published
                 continue
-            with _working_folder(settings) as folder:
-                build_artefact(checkpoint, choice, digest, folder, settings, progress)
+            with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
+                folder = Path(settings.output or Path(temporary, "artefact"))
+                with staged_folder(folder) as work:
+                    build_artefact(checkpoint, choice, digest, work, settings, progress)
                 published = _publish(hub, repo_id, folder, settings, state, progress)
             yield published
 
@@ -198,14 +200,3 @@ def _hub(settings: Settings) -> Iterator[Hub]:
     folder = Path(settings.hub) if settings.hub else None
     with open_hub(folder, read_token(settings.token_file)) as hub:
         yield hub
-
-
-@contextmanager
-def _working_folder(settings: Settings) -> Iterator[Path]:
-    """The folder named by --output, made when whole; or a temporary one."""
-    if settings.output:
-        with staged_folder(Path(settings.output)) as folder:
-            yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
-        yield Path(temporary)

@@ -1,4 +1,4 @@
-"""``release.json``: the facts of a release. The card is rendered from it, the ledger is read from it.
+"""``release.json``: the facts of a release, from which the card and the ledger come.
 
 A record is plain JSON. ``docs/release-json.md`` lists its fields.
 """
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.checkpoints.files import sha256_of
 from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.files import sha256_of
 
 RECORD_FILE, REPORT_FILE, CARD_FILE = "release.json", "parity.json", "README.md"
 SCHEMA = 1

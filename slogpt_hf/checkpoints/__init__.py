@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from slogpt_hf.checkpoints.checkpoint import Checkpoint, TrainingFacts
-from slogpt_hf.checkpoints.files import load_torch_file
 from slogpt_hf.checkpoints.spec import Spec
+from slogpt_hf.checkpoints.torch_file import load_torch_file
 from slogpt_hf.errors import CheckpointError
 
 __all__ = ["Checkpoint", "Spec", "TrainingFacts", "read_checkpoint"]

@@ -153,7 +153,7 @@ def _weights(path: Path, model: Mapping[str, Any]) -> dict[str, Tensor]:
         bare = WRAPPERS.sub("", name)
         if bare in tensors:
             raise CheckpointError(
-                f"{path}: model holds {bare} twice, with and without a wrapper's prefix.",
+                f"{path}: model holds {_listed([bare])} twice, with and without a prefix.",
                 hint="Save the state dict of one model only.",
             )
         # nanoGPT on PyTorch before 2.0 saves its causal mask: a constant, not a weight.
@@ -268,7 +268,8 @@ def _shown(value: Any, most: int = 60) -> str:
 
 def _listed(names: list[str], most: int = 6) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    shown = (name if name.isprintable() else _shown(name) for name in names[:most])
+    return ", ".join(shown) + more
 
 
 def _dtype(path: Path, tensors: Mapping[str, Tensor]) -> str:

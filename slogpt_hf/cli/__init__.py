@@ -62,10 +62,11 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that the outcome has."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(_exit_code(arguments))
+    sys.exit(run(arguments))
 
 
-def _exit_code(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit code; errors go to standard error."""
     debug = "--debug" in arguments
     # Accepted anywhere, since it is added to a command line that has just failed.
     arguments = ["--debug"] * debug + [a for a in arguments if a != "--debug"]
@@ -83,7 +84,7 @@ def _exit_code(arguments: list[str]) -> int:
     except SloGPTError as error:
         if debug:
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)
         return error.exit_code
     except BrokenPipeError:
         sys.stdout = None  # whoever read the output has gone
@@ -92,8 +93,13 @@ def _exit_code(arguments: list[str]) -> int:
         if debug:
             raise
         click.echo(
-            f"error: {type(error).__name__}: {error} (a bug of slogpt-hf; run again with --debug "
-            "and report the traceback)",
+            f"error: {type(error).__name__}: {printable(str(error))} (a bug of slogpt-hf; run again "
+            "with --debug and report the traceback)",
             err=True,
         )
         return 1
+
+
+def printable(text: str) -> str:
+    """Text from files and servers without control characters, which a terminal or CI obeys."""
+    return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in text)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -35,7 +37,10 @@ def serve_command(folder: str, port: int, token_env: str | None) -> None:
     token = os.environ.get(token_env) if token_env else None
     if token_env and not token:
         raise UsageError(f"{token_env} is not set.", hint="Put the token into it.")
-    with serve(Path(folder), port=port, token=token) as hub:
+    # A shell starts background jobs with SIGINT ignored; SIGTERM would not close the sockets.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), serve(Path(folder), port=port, token=token) as hub:
         click.echo(f"export HF_ENDPOINT={hub.endpoint} HF_HUB_DISABLE_XET=1")
         click.echo("Serving until Ctrl-C.", err=True)
         hub.wait()

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 SYNC_BYTES = 64 << 20  # dirty pages go to the disk from here on, not all of them at the end
-IN_FLIGHT = 2
+IN_FLIGHT = 8  # pieces: more than most tensors have, so that the next one is made meanwhile
 
 
 class OverlappedFile:
@@ -47,8 +47,8 @@ class OverlappedFile:
                 if kind is None:
                     os.fsync(self._file.fileno())
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Queue bytes; they must not change until ``drain`` or IN_FLIGHT further writes."""
+    def write(self, data: bytes | memoryview) -> Future[None]:
+        """Queue bytes, which must not change until the future that it returns is done."""
         while len(self._pending) >= IN_FLIGHT:
             self._pending.popleft().result()
         self._pending.append(self._writer.submit(self._write, memoryview(data)))
@@ -58,6 +58,7 @@ class OverlappedFile:
             if self._sync is not None:
                 self._sync.result()
             self._sync = self._syncer.submit(os.fdatasync, self._file.fileno())
+        return self._pending[-1]
 
     def drain(self) -> None:
         """Wait until everything queued is written, though not yet synced."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,22 +60,22 @@ def write_weights(
         move = moves.get(name)
         return move.run(tensors[move.source]) if move else torch.zeros(shapes[name])
 
-    largest = max(tensor.nbytes for tensor in tensors.values())
-    scratch = torch.empty(largest, dtype=torch.uint8)  # pages that stay untouched cost nothing
-
+    layouts = itertools.cycle((_Layout(), _Layout()))  # one is written while the other is filled
     for shard in shards:
         with _one_torch_thread(), OverlappedFile(folder / shard.file_name) as file:
             file.write(header(shard, shapes, dtype))
             for name in shard.n_bytes:
-                tensor = produce(name)
+                tensor, layout = produce(name), None
                 if not tensor.is_contiguous():
-                    file.drain()  # the scratch memory is about to be filled anew
-                    tensor = _gathered(tensor, scratch)
+                    layout = next(layouts)
+                    tensor = layout.fill(tensor)
                 source = moves[name].source if name in moves else name
                 for piece in _pieces(tensor, target_dtype):
                     _require_finite(piece, source)
-                    file.write(piece.view(torch.uint8).numpy().data)
+                    written = file.write(piece.view(torch.uint8).numpy().data)
                     advance(piece.nbytes)
+                    if layout:
+                        layout.in_use_until = written
     if len(shards) > 1:
         (folder / INDEX_FILE).write_text(json.dumps(index(shards), indent=2) + "\n", "utf-8")
     return tuple(folder / shard.file_name for shard in shards)
@@ -92,11 +94,23 @@ def _one_torch_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _gathered(tensor: Tensor, scratch: Tensor) -> Tensor:
-    """A strided tensor as a contiguous one in memory that is warm already."""
-    flat = scratch[: tensor.nbytes].view(tensor.dtype)
-    # Copying a whole matrix takes torch's blocked transposition; pieces of it would not.
-    return flat.view(tensor.shape).copy_(tensor)
+class _Layout:
+    """Warm memory in which a strided tensor is laid out in row-major order."""
+
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+        self.in_use_until: Future[None] | None = None
+
+    def fill(self, tensor: Tensor) -> Tensor:
+        """A contiguous copy of ``tensor``, valid until the next call."""
+        import torch
+
+        if self.in_use_until is not None:
+            self.in_use_until.result()
+        if self.memory is None or self.memory.nbytes < tensor.nbytes:
+            self.memory = torch.empty(tensor.nbytes, dtype=torch.uint8)
+        # Copying a whole matrix takes torch's blocked transposition; pieces of it would not.
+        return self.memory[: tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 def _pieces(tensor: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from slogpt_hf.datasets.pickles import load_plain
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.files import require_file
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
 MAX_META_BYTES = 64 * 2**20
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def read_meta(path: Path) -> Vocabulary:
@@ -24,10 +24,11 @@ def read_meta(path: Path) -> Vocabulary:
     The format is nanoGPT's: a pickled dict with ``vocab_size``, ``itos`` and ``stoi``.
 
     Raises:
-        UsageError: the file does not exist.
-        CheckpointError: it cannot be read, is no such pickle, or would run code.
+        UsageError: there is no such file that can be read.
+        CheckpointError: it is empty, a Git LFS pointer, no such pickle, or would run code.
     """
-    size = _size(path, "a meta.pkl")
+    require_file(path, "meta.pkl")
+    size = path.stat().st_size
     if size > MAX_META_BYTES:
         raise CheckpointError(
             f"{path}: {size} bytes is too large for a vocabulary"
@@ -85,12 +86,13 @@ def read_ids(path: Path, limit: int | None = None) -> npt.NDArray[np.uint16]:
         Read-only array of shape (n,), dtype uint16.
 
     Raises:
-        UsageError: the file does not exist.
-        CheckpointError: it cannot be read, is empty, an LFS pointer, or of odd length.
+        UsageError: there is no such file that can be read.
+        CheckpointError: it is empty, a Git LFS pointer, or of odd length.
     """
     import numpy as np
 
-    size = _size(path, "a file of token ids")
+    require_file(path, "file of token ids")
+    size = path.stat().st_size
     if size % 2:
         raise CheckpointError(
             f"{path}: {size} bytes is an odd number, but token ids are 2 bytes each (uint16).",
@@ -115,26 +117,3 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name too long, a folder that may not be entered
         return False
-
-
-def _size(path: Path, what: str) -> int:
-    """Size in bytes of a regular, non-empty file that is not an LFS pointer."""
-    try:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file.", hint=f"Give {what} that exists.")
-        if not path.is_file():
-            kind = "a folder" if path.is_dir() else "not a regular file"
-            raise CheckpointError(f"{path}: is {kind}, not {what}.")
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(len(_LFS_POINTER))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
-    if not size:
-        raise CheckpointError(f"{path}: is empty.", hint=f"Give {what} that is whole.")
-    if start == _LFS_POINTER:
-        raise CheckpointError(
-            f"{path}: is a Git LFS pointer, not the file itself.",
-            hint="Fetch the content with 'git lfs pull'.",
-        )
-    return size

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slogpt_hf.conversion.staging import staged_folder
+from slogpt_hf.files import staged_folder
 
 DATASET = "shakespeare"
 TRAIN_SHARE = 0.9

@@ -85,10 +85,10 @@ def train_demo(
     import torch
 
     from slogpt_hf.checkpoints.slo import spec_from_model_args
-    from slogpt_hf.conversion.staging import staged_folder
     from slogpt_hf.datasets import read_ids, read_meta
     from slogpt_hf.demo.corpus import DATASET, corpus_text, write_dataset
     from slogpt_hf.demo.fitting import Recipe, fit, validation_loss
+    from slogpt_hf.files import staged_folder
 
     out, dataset = checkpoint_path(folder, variant).parent, dataset_path(folder)
     with staged_folder(out) as work:

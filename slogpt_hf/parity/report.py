@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 SCHEMA = 1
 
@@ -83,13 +84,13 @@ class ParityReport:
         return max(c.fp32_noise for c in self.comparisons)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready values; ``schema`` numbers the layout."""
+        """JSON-ready values; ``schema`` numbers the layout. What is not finite becomes null."""
         worst = {
             "fp64_error": self.fp64_error,
             "fp32_error": self.fp32_error,
             "fp32_noise": self.fp32_noise,
         }
-        return {"schema": SCHEMA, **worst, **asdict(self)}
+        return cast(dict[str, Any], _finite({"schema": SCHEMA, **worst, **asdict(self)}))
 
     def table(self) -> str:
         """One row a batch, in columns for a terminal."""
@@ -119,3 +120,11 @@ class ParityReport:
             f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e}, "
             f"4 x its own rounding noise)"
         )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

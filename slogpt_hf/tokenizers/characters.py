@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import UsageError
-from slogpt_hf.tokenizers.files import write_files
+from slogpt_hf.files import write_files
 
 SPECIAL_ROLES = ("pad", "eos", "bos", "unk")
 

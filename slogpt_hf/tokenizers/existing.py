@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slogpt_hf.errors import CheckpointError, UsageError
-from slogpt_hf.tokenizers.files import write_files
+from slogpt_hf.files import write_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -95,7 +96,7 @@ NOT_CHECKPOINTS: dict[str, tuple[bytes, str]] = {
     "bad data.pkl": (zip_of({"a/data.pkl": b"\x80\x02}q\x01", "a/version": b"3\n"}), "ckpt.pt"),
     "compressed": (
         zip_of({"a/data.pkl": pickle.dumps({}), "a/version": b"3\n"}, zipfile.ZIP_DEFLATED),
-        "a/data.pkl in it is compressed",
+        "'a/data.pkl' in it is compressed",
     ),
 }
 
@@ -151,6 +152,14 @@ def test_code_in_the_pickle_does_not_run(slo_content: Content, tmp_path: Path, w
     assert canary.exists()
 
 
+def test_another_pickle_protocol(slo_content: Content, tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="error"):
+        torch.save(slo_content(), tmp_path / "3.pt", pickle_protocol=3)
+        assert read_checkpoint(tmp_path / "3.pt").n_parameters
+        torch.save(slo_content(), tmp_path / "4.pt", pickle_protocol=4)
+        refused(tmp_path / "4.pt", CheckpointError, "torch.save's own pickle protocol")
+
+
 def change(**changes: Any) -> Spoil:
     """Sets fields of ``model_args``; ``...`` removes one."""
 
@@ -202,6 +211,7 @@ SPOILED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
     "missing tensor": (put(C_FC, ...), ("missing", C_FC)),
     "missing head": (put("lm_head.weight", ...), ("missing", "lm_head.weight")),
     "unknown tensor": (put("transformer.h.0.attn.lora_A", torch.ones(2)), ("lora_A", "not known")),
+    "name of two lines": (put("a\n::error::b", torch.ones(2)), (r"'a\n::error::b'", "not known")),
     "not a tensor": (put(C_FC, [1.0]), (C_FC, "list", "not a tensor")),
     "name that is a number": (put(7, torch.ones(2)), ("7", "name")),  # type: ignore[arg-type]
     "twice": (put(f"module.{C_FC}", torch.ones(128, 32)), (C_FC, "twice")),

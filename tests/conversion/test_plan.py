@@ -123,6 +123,14 @@ def test_transpose_by_hand() -> None:
     assert Transpose().forward(torch.tensor([[1, 2, 3]])).tolist() == [[1], [2], [3]]
 
 
+def test_several_operations_are_undone_last_first() -> None:
+    move = Move("k", "stack", (2, 6), (PairsToHalves(1), Transpose()))
+    stack = torch.arange(24).view(8, 3)
+    assert move.shape((8, 3)) == (3, 4)
+    assert move.run(stack).tolist() == stack[[2, 4, 3, 5]].t().tolist()
+    assert torch.equal(move.undo(move.run(stack)), stack[2:6])
+
+
 SOURCES = {"stack": (6, 2), "norm": (4,), "embed": (5, 2), "head": (5, 2)}
 PLAN = Plan(
     moves=(

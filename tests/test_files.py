@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slogpt_hf.conversion.staging import staged_folder, write_atomically
 from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.files import staged_folder, write_atomically
 
 
 def test_folder_appears_whole(tmp_path: Path) -> None:

@@ -1,67 +1,18 @@
-"""Opening checkpoint files: what is not one is said in one message, and no code in it runs."""
+"""Opening ``torch.save`` files: tensors mapped, no code run, one message for what is not one."""
 
 from __future__ import annotations
 
-import hashlib
 import pickle
-import stat
+import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED
 
-from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.errors import CheckpointError
+from slogpt_hf.files import require_file
 
-LFS_MAGIC = b"version https://git-lfs"
 ZIP_MAGIC = b"PK\x03\x04"
-HASH_CHUNK = 1 << 22
-
-
-def require_file(path: Path, what: str = "checkpoint") -> None:
-    """Raise unless ``path`` is a non-empty regular file that is not a Git LFS pointer.
-
-    Raises:
-        UsageError: nothing is there, or what is there is not a file that can be read.
-        CheckpointError: the file is empty or a Git LFS pointer.
-    """
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise UsageError(
-                f"{path}: is a folder, not a {what} file.",
-                hint="Name the file in it, e.g. ckpt.pt.",
-            )
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"{path}: is not a regular file.", hint=f"Name a {what} file.")
-        with path.open("rb") as file:
-            start = file.read(len(LFS_MAGIC))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{path}: no such {what}.", hint="Check the path.") from error
-    except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read: {error.strerror}.", hint="Check its permissions."
-        ) from error
-    if not start:
-        raise CheckpointError(
-            f"{path}: is empty.", hint="The training run may have been stopped while saving it."
-        )
-    if start == LFS_MAGIC:
-        raise CheckpointError(
-            f"{path}: is a Git LFS pointer, not the {what} itself.",
-            hint=f"Fetch it with: git lfs pull --include '{path.name}'",
-        )
-
-
-def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file as 64 hex digits; ``advance`` is told the bytes of each piece."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(HASH_CHUNK):
-            digest.update(piece)
-            if advance:
-                advance(len(piece))
-    return digest.hexdigest()
 
 
 def load_torch_file(path: Path) -> Any:
@@ -96,7 +47,7 @@ def load_torch_file(path: Path) -> Any:
             packed = [e.filename for e in archive.infolist() if e.compress_type != ZIP_STORED]
             if packed:
                 raise CheckpointError(
-                    f"{path}: {packed[0]} in it is compressed, which torch.save never does.",
+                    f"{path}: {packed[0]!r} in it is compressed, which torch.save never does.",
                     hint="Take the file as the trainer saved it.",
                 )
     except CheckpointError:
@@ -107,13 +58,14 @@ def load_torch_file(path: Path) -> Any:
             hint="Copy it again, or take the checkpoint before it.",
         ) from error
     try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         reason = _forbidden(str(error))
         raise CheckpointError(
             f"{path}: its pickle {reason}; nothing of it was run.",
             hint="A checkpoint may hold tensors and plain values only. Save it again without "
-            "other objects.",
+            "other objects, with torch.save's own pickle protocol.",
         ) from error
     except Exception as error:  # whatever a damaged file makes the unpickler raise
         raise CheckpointError(
@@ -124,6 +76,8 @@ def load_torch_file(path: Path) -> Any:
 
 def _forbidden(message: str) -> str:
     for line in message.splitlines():
+        if "Unsupported operand" in line:
+            return f"holds an instruction that torch.save does not write ({line.strip()[:160]})"
         if "GLOBAL" in line or "Unsupported" in line:
             return f"holds something that is not plain data ({line.strip()[:160]})"
     return f"is damaged ({_first_line(message)})"

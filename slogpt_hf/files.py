@@ -1,0 +1,138 @@
+"""Files: inputs that are what they should be, outputs that appear only when whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from slogpt_hf.errors import CheckpointError, UsageError
+
+LFS_MAGIC = b"version https://git-lfs"
+HASH_CHUNK = 1 << 22
+
+
+def require_file(path: Path, what: str = "checkpoint") -> None:
+    """Raise unless ``path`` is a non-empty regular file that is not a Git LFS pointer.
+
+    Raises:
+        UsageError: nothing is there, or what is there is not a file that can be read.
+        CheckpointError: the file is empty or a Git LFS pointer.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UsageError(
+                f"{path}: is a folder, not a {what} file.",
+                hint="Name the file in it, e.g. ckpt.pt.",
+            )
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{path}: is not a regular file.", hint=f"Name a {what} file.")
+        with path.open("rb") as file:
+            start = file.read(len(LFS_MAGIC))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: no such {what}.", hint="Check the path.") from error
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror}.", hint="Check its permissions."
+        ) from error
+    if not start:
+        raise CheckpointError(
+            f"{path}: is empty.", hint="The training run may have been stopped while saving it."
+        )
+    if start == LFS_MAGIC:
+        raise CheckpointError(
+            f"{path}: is a Git LFS pointer, not the {what} itself.",
+            hint=f"Fetch it with: git lfs pull --include '{path.name}'",
+        )
+
+
+def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file as 64 hex digits; ``advance`` is told the bytes of each piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(HASH_CHUNK):
+            digest.update(piece)
+            if advance:
+                advance(len(piece))
+    return digest.hexdigest()
+
+
+@contextmanager
+def staged_folder(final: Path) -> Iterator[Path]:
+    """A working folder that becomes ``final`` in one rename, or vanishes on any exception.
+
+    Raises:
+        UsageError: ``final`` exists, its parent cannot be written, or the disk is full.
+    """
+    try:
+        if final.exists() or final.is_symlink():
+            raise UsageError(
+                f"{final}: exists already.", hint="Name another output, or remove it first."
+            )
+        final.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{final.name}.partial-", dir=final.parent))
+    except OSError as error:
+        raise _unwritable(final, error) from error
+    try:
+        work.chmod(0o755)
+        yield work
+        for path in work.rglob("*"):
+            _sync(path)
+        _sync(work)
+        work.rename(final)
+        _sync(final.parent)
+    except OSError as error:
+        raise _unwritable(final, error) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files by name into a folder, made if missing; each is whole or not there.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full.
+    """
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file, text as UTF-8, that is either whole or not there.
+
+    Raises:
+        UsageError: the folder cannot be written or the disk is full.
+    """
+    work = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work.write_bytes(content.encode() if isinstance(content, str) else content)
+        _sync(work)
+        work.replace(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            work.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    where = f" ({error.filename})" if error.filename else ""
+    return UsageError(
+        f"{path}: cannot be written: {error.strerror or error}{where}.",
+        hint="Check the disk's free space and the folder's permissions.",
+    )
