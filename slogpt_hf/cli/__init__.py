@@ -93,8 +93,8 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         click.echo(
-            f"error: {type(error).__name__}: {printable(str(error))} (a bug of slogpt-hf; run again "
-            "with --debug and report the traceback)",
+            f"error: {type(error).__name__}: {printable(str(error))} "
+            "(a bug of slogpt-hf; run again with --debug and report the traceback)",
             err=True,
         )
         return 1
