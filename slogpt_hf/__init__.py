@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from slogpt_hf.version import __version__
+
 if TYPE_CHECKING:
     from slogpt_hf.build import convert, verify
     from slogpt_hf.checkpoints import read_checkpoint
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
     from slogpt_hf.release import Release, push, release_checkpoints
     from slogpt_hf.settings import Settings
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Release",
     "Settings",
+    "__version__",
     "convert",
     "inspect_checkpoint",
     "push",

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf import __version__
 from slogpt_hf.card import generate_sample, render_card
 from slogpt_hf.card.facts import remote_url, setting_rows, without_folders
 from slogpt_hf.card.record import (
@@ -38,6 +37,7 @@ VERDICT_FIELDS = ("passed", "fp64_error", "fp64_bound", "fp32_error", "fp32_boun
 def convert(
     checkpoint_path: Path, output: Path, settings: Settings, progress: Progress = SILENT
 ) -> Record:
+from slogpt_hf.version import __version__
     """Convert a checkpoint into a proven artefact that is ready to be pushed.
 
     Args:
