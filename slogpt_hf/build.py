@@ -29,6 +29,7 @@ from slogpt_hf.parity import ParityReport
 from slogpt_hf.progress import SILENT, Progress, human_bytes
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice, check_tokenizer, choose_tokenizer
+from slogpt_hf.version import __version__
 from slogpt_hf.watch import provenance_of
 
 VERDICT_FIELDS = ("passed", "fp64_error", "fp64_bound", "fp32_error", "fp32_bound", "fp32_noise")
@@ -37,7 +38,6 @@ VERDICT_FIELDS = ("passed", "fp64_error", "fp64_bound", "fp32_error", "fp32_boun
 def convert(
     checkpoint_path: Path, output: Path, settings: Settings, progress: Progress = SILENT
 ) -> Record:
-from slogpt_hf.version import __version__
     """Convert a checkpoint into a proven artefact that is ready to be pushed.
 
     Args:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from slogpt_hf.errors import SloGPTError
+from slogpt_hf.version import __version__
 
 INTERRUPTED = 130
 COMMANDS = {
@@ -52,7 +53,6 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: slogpt-hf demo",
 )
-from slogpt_hf.version import __version__
 @click.version_option(__version__, message="slogpt-hf %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
