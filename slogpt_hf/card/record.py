@@ -16,7 +16,16 @@ from slogpt_hf.files import sha256_of
 
 RECORD_FILE, REPORT_FILE, CARD_FILE = "release.json", "parity.json", "README.md"
 SCHEMA = 1
-LEDGER_FIELDS = ("version", "tag", "identity", "date", "checkpoint", "source", "parity")
+LEDGER_FIELDS = (
+    "version",
+    "tag",
+    "identity",
+    "date",
+    "checkpoint",
+    "source",
+    "model",
+    "parity",
+)
 UNHASHED = (RECORD_FILE, CARD_FILE)  # written last, from the record itself
 Record = dict[str, Any]
 

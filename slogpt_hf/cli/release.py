@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +57,7 @@ def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: A
 
 def print_release(result: Release, hub: str | None) -> None:
     """Say what a release did and how to load it."""
-    parity = result.record.get("parity", {})
+    parity = result.record["parity"]
     verb = "Released" if result.released else "Nothing new: released before as"
     click.echo(f"\n{verb} {result.repo_id} {result.version}")
     click.echo(f"  tag     {result.tag}")
@@ -64,13 +66,23 @@ def print_release(result: Release, hub: str | None) -> None:
         f"  parity  float64 error {parity['fp64_error']:.1e} (bound {parity['fp64_bound']:.0e}), "
         f"float32 error {parity['fp32_error']:.1e} (bound {parity['fp32_bound']:.1e})"
     )
-    trust = ", trust_remote_code=True" if result.record.get("model", {}).get("remote_code") else ""
-    click.echo("\nLoad it:")
     if hub:
-        click.echo(f"  slogpt-hf hub serve {hub}     # in another terminal; prints HF_ENDPOINT")
+        click.echo(f"\nLoad it, with the hub up in another terminal: {_program()} hub serve {hub}")
         click.echo("  export HF_ENDPOINT=http://127.0.0.1:8090 HF_HUB_DISABLE_XET=1")
-    click.echo(
-        "  python -c 'from transformers import pipeline; "
-        f'print(pipeline("text-generation", "{result.repo_id}", revision="{result.tag}"{trust})'
-        '("The ", max_new_tokens=60)[0]["generated_text"])\''
-    )
+    else:
+        click.echo("\nLoad it:")
+    arguments = f'"{result.repo_id}", revision="{result.tag}"'
+    if result.record["model"]["remote_code"]:
+        arguments += ", trust_remote_code=True"
+    for loader in ("AutoTokenizer", "AutoModelForCausalLM"):
+        click.echo(f"  {loader}.from_pretrained({arguments})")
+
+
+def _program() -> str:
+    """How this very program is called from the current folder."""
+    if shutil.which("slogpt-hf"):
+        return "slogpt-hf"
+    beside = Path(sys.executable).with_name("slogpt-hf")
+    if not beside.is_file():
+        return f"{sys.executable} -m slogpt_hf"
+    return str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside)
