@@ -18,7 +18,8 @@ class RepoState:
 
     Attributes:
         exists: the repository is there.
-        head: commit id of the branch; None if the repository or the branch is missing.
+        head: commit id of the branch, or of main where the branch is missing and will start there;
+            None if the repository is missing.
         record: the head's ``release.json``; None without one.
         tags: tag name to commit id.
     """
@@ -42,7 +43,8 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
             refs = hub.api.list_repo_refs(repo_id)
         except RepositoryNotFoundError:
             return RepoState(False, None, None, {})
-        head = next((b.target_commit for b in refs.branches if b.name == revision), None)
+        heads = {branch.name: branch.target_commit for branch in refs.branches}
+        head = heads.get(revision, heads.get("main"))
         tags = {tag.name: tag.target_commit for tag in refs.tags}
         return RepoState(True, head, _record_at(hub, repo_id, head) if head else None, tags)
 
@@ -68,7 +70,7 @@ def publish_artefact(
         repo_id: NAMESPACE/NAME, created if missing.
         files: path in the repository to file: the finished artefact.
         tag: of the release.
-        revision: branch that takes the commit, created if missing.
+        revision: branch that takes the commit, created from main if missing.
         state: the repository as it was when the release was planned; a branch that moved since
             is refused.
         message: of the commit and the tag.
@@ -87,11 +89,9 @@ def publish_artefact(
     api = hub.api
     with readable_errors("creating the repository", repo_id):
         api.create_repo(repo_id, private=private, exist_ok=True)
-        head = state.head
-        if head is None:
-            if revision != "main":
-                api.create_branch(repo_id, branch=revision, exist_ok=True)
-            head = api.repo_info(repo_id, revision=revision).sha
+        head = state.head or api.repo_info(repo_id).sha
+        if revision != "main":
+            api.create_branch(repo_id, branch=revision, revision=head, exist_ok=True)
     additions = [CommitOperationAdd(name, path) for name, path in files.items()]
     stale = stale_files(state.record, files)
     with readable_errors("uploading", repo_id):

@@ -117,8 +117,7 @@ class ParityReport:
         verdict = "equal to the original" if self.passed else "NOT equal to the original"
         return (
             f"{verdict}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
-            f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e}, "
-            f"4 x its own rounding noise)"
+            f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e})"
         )
 
 
