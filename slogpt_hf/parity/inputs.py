@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COVERING_TOKENS = 2048  # at most, beyond one full block
+COVERING_LOGITS = 1 << 26  # likewise: 0.5 GB in float64
+LARGEST_LOGITS = 1 << 28  # of one batch, 2 GB in float64: a longer block is run up to here
+LONGEST = 1 << 14  # tokens; attention's time grows with the square
 SEED = 1337
 
 
@@ -32,6 +35,8 @@ class Inputs:
 def inputs_for(spec: Spec, text_ids: Sequence[int] = ()) -> tuple[Inputs, ...]:
     """Full block_size over as much of the vocabulary as fits, odd and single lengths, real text.
 
+    A block too long to run (LARGEST_LOGITS, LONGEST) is run as far as that, and its name says so.
+
     Args:
         spec: gives block_size and vocabulary.
         text_ids: token ids of real text, any length; empty for none.
@@ -39,16 +44,19 @@ def inputs_for(spec: Spec, text_ids: Sequence[int] = ()) -> tuple[Inputs, ...]:
     import torch
 
     generator = torch.Generator().manual_seed(SEED)
-    block, vocab = spec.block_size, spec.vocab_size
-    rows = min(math.ceil(vocab / block), max(1, COVERING_TOKENS // block))
+    vocab = spec.vocab_size
+    block = max(1, min(spec.block_size, LONGEST, LARGEST_LOGITS // vocab))
+    most = min(COVERING_TOKENS // block, COVERING_LOGITS // (block * vocab))
+    rows = min(math.ceil(vocab / block), max(1, most))
     shuffled = torch.randperm(vocab, generator=generator).repeat(math.ceil(rows * block / vocab))
+    full = "full block" if block == spec.block_size else f"first {block} of the block"
     odd = max(1, (block // 2 - 1) | 1)
 
     def drawn(batch: int, length: int) -> Tensor:
         return torch.randint(vocab, (batch, length), generator=generator)
 
     batches = [
-        Inputs("full block", shuffled[: rows * block].view(rows, block)),
+        Inputs(full, shuffled[: rows * block].view(rows, block)),
         Inputs("odd length, batch of 2", drawn(2, odd)),
         Inputs("single token, batch of 4", drawn(4, 1)),
     ]
