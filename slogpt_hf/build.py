@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.card import generate_sample, render_card
+from slogpt_hf.card import generate_sample, render_card, require_card_options
 from slogpt_hf.card.facts import remote_url, setting_rows, without_folders
 from slogpt_hf.card.record import (
     CARD_FILE,
@@ -54,6 +54,7 @@ def convert(
         CheckpointError: the checkpoint or vocabulary cannot be read.
         ParityError: the artefact is not equal to the original; ``output`` is not made.
     """
+    require_card_options(settings.license, settings.languages, settings.template)
     checkpoint = read_checkpoint(checkpoint_path)
     choice = tokenizer_for(checkpoint, settings)
     with staged_folder(output) as folder:
@@ -143,8 +144,7 @@ def card_for(folder: Path, record: Record, settings: Settings) -> str:
     import json
 
     report = json.loads((folder / REPORT_FILE).read_text("utf-8"))
-    template = Path(settings.card_template) if settings.card_template else None
-    return render_card(record, report, template)
+    return render_card(record, report, settings.template)
 
 
 def render_artefact_card(folder: Path, settings: Settings, *, write: bool = False) -> str:
@@ -201,6 +201,11 @@ def tokenizer_for(checkpoint: Checkpoint, settings: Settings) -> TokenizerChoice
         unknown=settings.unknown,
         allow_spare_ids=settings.allow_spare_ids,
     )
+
+
+def today() -> str:
+    """The date of a release, UTC, ``YYYY-MM-DD``."""
+    return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
 def hash_checkpoint(path: Path, progress: Progress) -> str:
@@ -271,7 +276,7 @@ def _record(
     return {
         "schema": SCHEMA,
         "tool": f"slogpt-hf {__version__}",
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "date": today(),
         "identity": identity_of(checkpoint_sha256, choice, settings),
         "repo_id": settings.repo_id,
         "version": None,

@@ -52,7 +52,10 @@ def _python() -> Finding:
 def _packages() -> list[Finding]:
     from packaging.requirements import Requirement
 
-    findings = []
+    try:
+        findings = [Finding(CORE, metadata.version(CORE), True, True)]
+    except metadata.PackageNotFoundError:
+        return [Finding(CORE, "run from its source", False, True, "pip install . in its folder")]
     for line in metadata.requires(CORE) or []:
         requirement = Requirement(line)
         if requirement.marker and not requirement.marker.evaluate({"extra": ""}):

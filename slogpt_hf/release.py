@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from slogpt_hf.build import (
     build_artefact,
@@ -15,8 +14,10 @@ from slogpt_hf.build import (
     hash_checkpoint,
     identity_of,
     require_unchanged,
+    today,
     tokenizer_for,
 )
+from slogpt_hf.card import require_card_options
 from slogpt_hf.card.record import (
     CARD_FILE,
     RECORD_FILE,
@@ -38,9 +39,10 @@ from slogpt_hf.hub.publish import (
     read_state,
     require_free_tag,
 )
-from slogpt_hf.hub.versions import next_version, tag_from
+from slogpt_hf.hub.versions import FIRST, next_version, require_ref, tag_from
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.settings import Settings
+from slogpt_hf.watch import provenance_of
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,14 @@ def release_checkpoints(
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
     """
-    repo_id = _required_repo_id(settings)
+    repo_id = _preflight(settings)
+    if settings.output and len(checkpoints) > 1:
+        raise UsageError("--output takes one checkpoint at a time.", hint="Leave --output out.")
     with _hub(settings) as hub:
         for path in checkpoints:
             checkpoint = read_checkpoint(path)
             choice = tokenizer_for(checkpoint, settings)
+            _tag(settings, FIRST, checkpoint.facts.step, provenance_of(path).branch, today())
             digest = hash_checkpoint(path, progress)
             state = read_state(hub, repo_id, settings.revision)
             wanted = identity_of(digest, choice, settings)
@@ -114,7 +119,7 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
     """
-    repo_id = _required_repo_id(settings)
+    repo_id = _preflight(settings)
     record = read_record(artefact)
     require_unchanged(artefact, record)
     with _hub(settings) as hub:
@@ -133,11 +138,12 @@ def _publish(
 ) -> Release:
     """Stamp record and card with version and tag, commit everything, tag the commit."""
     record = read_record(folder)
-    version = next_version(state.record, record["model"])
-    tag = tag_from(settings.tag, _tag_values(record, version))
+    version = next_version(state.last, record["model"], state.tags)
+    branch, step = record["source"]["branch"], record["checkpoint"]["step"]
+    tag = _tag(settings, version, step, branch, record["date"])
     require_free_tag(repo_id, tag, state)
     record |= {"repo_id": repo_id, "version": version, "tag": tag}
-    record["previous"] = ledger(state.record)
+    record["previous"] = ledger(state.last)
     texts = {RECORD_FILE: dump_json(record), CARD_FILE: card_for(folder, record, settings)}
     files = artefact_files(folder)
     with tempfile.TemporaryDirectory() as stamped:
@@ -161,12 +167,12 @@ def _publish(
 
 def _published(hub: Hub, repo_id: str, state: RepoState, wanted: str) -> Release | None:
     """The release with this identity, if the hub holds it; one that lacks its tag gets it."""
-    entry = find_release(state.record, wanted)
-    if entry is None or state.record is None or state.head is None:
+    entry = find_release(state.last, wanted)
+    if entry is None:
         return None
     version, tag = entry["version"], entry["tag"]
     commit = state.tags.get(tag)
-    if commit is None and state.record["identity"] == wanted:
+    if commit is None and state.head and state.record and state.record["identity"] == wanted:
         # Stopped between commit and tag: the tag is all that is missing.
         commit = state.head
         create_tag(hub, repo_id, tag, commit, _message(version, tag))
@@ -180,19 +186,18 @@ def _message(version: str, tag: str) -> str:
     return f"Release {version}" if tag == f"v{version}" else f"Release {version} ({tag})"
 
 
-def _tag_values(record: Record, version: str) -> dict[str, Any]:
-    return {
-        "version": version,
-        "step": record["checkpoint"]["step"],
-        "branch": record["source"]["branch"],
-        "date": record["date"],
-    }
-
-
-def _required_repo_id(settings: Settings) -> str:
+def _preflight(settings: Settings) -> str:
+    """Find what cannot be meant before anything takes long; the repository to release to."""
     if settings.repo_id is None:
         raise UsageError("No repository is named.", hint="Pass --repo-id NAMESPACE/NAME.")
+    require_ref(settings.revision, "revision")
+    require_card_options(settings.license, settings.languages, settings.template)
     return settings.repo_id
+
+
+def _tag(settings: Settings, version: str, step: int | None, branch: str | None, date: str) -> str:
+    values = {"version": version, "step": step, "branch": branch, "date": date}
+    return tag_from(settings.tag, values)
 
 
 @contextmanager

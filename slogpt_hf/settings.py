@@ -73,6 +73,11 @@ class Settings:
         return size_in_bytes(self.max_shard_size)
 
     @property
+    def template(self) -> Path | None:
+        """The card's template; None for the built-in one."""
+        return Path(self.card_template) if self.card_template else None
+
+    @property
     def languages(self) -> tuple[str, ...]:
         """Language codes for the card."""
         return tuple(code.strip() for code in (self.language or "").split(",") if code.strip())

@@ -24,10 +24,15 @@ ROTARY_PAIRS = {"interleaved": "neighbouring features", "halves": "the two halve
 LOCAL_NAMESPACES = frozenset({"data", "dataset", "datasets"})
 COMMIT_PAGES = {"bitbucket.org": "commits"}
 
+# The last word of a name, in whatever way its words are joined: hf_token, wandb-api-key, hfToken.
 _SECRET_NAME = re.compile(
-    r"(?:^|[_\-.])(?:token|secret|password|passwd|api_?key|access_?key|credentials?)$", re.I
+    r"(?:^|[_\-.]|(?<=[a-z])(?=[A-Z]))"
+    r"(?i:token|secret|password|passwd|passphrase|(?:api|access|secret)?key(?:[_-]?id)?"
+    r"|credentials?)$"
 )
-_SECRET_VALUE = re.compile(r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-)[\w-]{16,}|://[^/\s]*@")
+_SECRET_VALUE = re.compile(
+    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA)[\w-]{16,}|://[^/\s]*@"
+)
 _PUBLIC_REMOTE = re.compile(r"https://[A-Za-z0-9.-]+(?::\d+)?(?:/[A-Za-z0-9._~-]+)+/?")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

@@ -7,7 +7,8 @@ Whatever a template prints is escaped for Markdown unless a filter of this modul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import wraps
 from pathlib import Path
@@ -26,7 +27,7 @@ from slogpt_hf.card.facts import (
     without_folders,
 )
 from slogpt_hf.card.metadata import metadata_yaml
-from slogpt_hf.card.validate import validate_card
+from slogpt_hf.card.validate import validate_card, validate_metadata
 from slogpt_hf.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -82,10 +83,7 @@ def render_facts(facts: CardFacts, template: Path | None = None) -> str:
     if not text.lstrip().startswith("---"):
         text = f"---\n{metadata_yaml(facts)}\n---\n\n{text}"
     if problems := validate_card(text):
-        raise UsageError(
-            f"the Hub would refuse the model card: {' '.join(problems)}",
-            hint="Correct the option or the template that it comes from.",
-        )
+        raise _refused(problems)
     return text
 
 
@@ -110,18 +108,47 @@ def _context(facts: CardFacts) -> dict[str, Any]:
     }
 
 
+def require_card_options(
+    license_id: str, languages: tuple[str, ...], template: Path | None = None
+) -> None:
+    """Find before anything takes long what would make a card impossible.
+
+    Raises:
+        UsageError: the Hub knows no such license or language, or the template does not parse.
+    """
+    problems = validate_metadata({"license": license_id, "language": list(languages)})
+    if problems:
+        raise _refused(problems)
+    if template is not None:
+        with _template_errors(template, ()):
+            _environment(template).get_template(template.name)
+
+
+def _refused(problems: list[str]) -> UsageError:
+    return UsageError(
+        f"the Hub would refuse the model card: {' '.join(problems)}",
+        hint="Correct the option or the template that it comes from.",
+    )
+
+
 def _rendered(context: dict[str, Any], path: Path) -> str:
+    with _template_errors(path, context):
+        return _environment(path).get_template(path.name).render(context)
+
+
+@contextmanager
+def _template_errors(path: Path, variables: Iterable[str]) -> Iterator[None]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such card template.", hint="Name a Jinja file.")
     try:
-        return _environment(path).get_template(path.name).render(context)
+        yield
     except Exception as error:  # a template can make Python raise anything
         line = getattr(error, "lineno", None) or _line(error.__traceback__, path)
         where = f"{path}, line {line}" if line else f"{path}"
         what = str(error).strip() or type(error).__name__
+        known = f"Its variables are {', '.join(sorted(variables))}." if variables else ""
         raise UsageError(
-            f"{where}: the card template has an error: {what.rstrip('.')}.",
-            hint=f"Its variables are {', '.join(sorted(context))}.",
+            f"{where}: the card template has an error: {what.rstrip('.')}.", hint=known
         ) from error
 
 

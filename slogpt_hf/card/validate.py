@@ -40,12 +40,7 @@ def validate_card(text: str) -> list[str]:
         return [f"metadata: is not YAML ({' '.join(str(error).split())})."]
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         return ["metadata: is not a mapping of names to values."]
-    problems = [
-        f"{field}: {problem}."
-        for field, check in CHECKS.items()
-        if field in metadata
-        for problem in check(metadata[field])
-    ]
+    problems = validate_metadata(metadata)
     if "license" not in metadata:
         problems.append("license: is missing; 'unknown' is a license id.")
     if not problems:
@@ -54,6 +49,16 @@ def validate_card(text: str) -> list[str]:
         except Exception as error:  # whatever metadata can make the client raise
             problems.append(f"metadata: {' '.join(str(error).split())}.")
     return problems
+
+
+def validate_metadata(metadata: Mapping[str, Any]) -> list[str]:
+    """What the Hub would refuse of the fields that ``metadata`` has."""
+    return [
+        f"{field}: {problem}."
+        for field, check in CHECKS.items()
+        if field in metadata
+        for problem in check(metadata[field])
+    ]
 
 
 def _license(value: Any) -> Iterator[str]:

@@ -73,9 +73,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = cli.main(arguments, prog_name="slogpt-hf", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
-        return INTERRUPTED
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click turns most of the latter into Abort
         click.echo("Interrupted; nothing half-written was left.", err=True)
         return INTERRUPTED
     except click.ClickException as error:

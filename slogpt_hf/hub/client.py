@@ -22,6 +22,8 @@ STATUS_HINTS = {
     413: "The Hub's limit for a file or the quota is reached.",
     429: "The Hub limits the rate; try again in a few minutes.",
 }
+REFUSED = "Correct what the Hub's message names and run again."
+FAILED = "Check the network and the Hub's status; run again."
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from slogpt_hf.card.record import RECORD_FILE, Record, stale_files
 from slogpt_hf.errors import HubError, TagConflictError
 from slogpt_hf.hub.client import Hub, readable_errors
+from slogpt_hf.hub.versions import newest_tag
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,15 @@ class RepoState:
         head: commit id of the branch, or of main where the branch is missing and will start there;
             None if the repository is missing.
         record: the head's ``release.json``; None without one.
+        last: ``release.json`` of the newest release: the head's, or else that of the tag with
+            the highest version.
         tags: tag name to commit id.
     """
 
     exists: bool
     head: str | None
     record: Record | None
+    last: Record | None
     tags: dict[str, str]
 
 
@@ -42,11 +46,14 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
         try:
             refs = hub.api.list_repo_refs(repo_id)
         except RepositoryNotFoundError:
-            return RepoState(False, None, None, {})
+            return RepoState(False, None, None, None, {})
         heads = {branch.name: branch.target_commit for branch in refs.branches}
         head = heads.get(revision, heads.get("main"))
         tags = {tag.name: tag.target_commit for tag in refs.tags}
-        return RepoState(True, head, _record_at(hub, repo_id, head) if head else None, tags)
+        record = last = _record_at(hub, repo_id, head) if head else None
+        if record is None and (newest := newest_tag(tags)):
+            last = _record_at(hub, repo_id, tags[newest])
+        return RepoState(True, head, record, last, tags)
 
 
 def publish_artefact(

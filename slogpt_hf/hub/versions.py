@@ -7,31 +7,35 @@ Same shape, new weights: patch.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slogpt_hf.errors import UsageError
 
 FIRST = "1.0.0"
-VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)", re.ASCII)
 ARCHITECTURE = ("positions", "norm", "mlp", "linear_bias", "norm_bias", "vocab_size")
-TAG_CHARACTERS = re.compile(r"[^A-Za-z0-9._/+-]+")
-NOT_A_TAG = re.compile(r"^[-./]|//|\.\.|/\.|[./]$|\.lock$|@\{")
+REF_CHARACTERS = re.compile(r"[^A-Za-z0-9._/+-]+")
+NOT_A_REF = re.compile(r"^[-./]|//|\.\.|/\.|[./]$|\.lock$|@\{")
 
 
-def next_version(last: Mapping[str, Any] | None, model: Mapping[str, Any]) -> str:
+def next_version(
+    last: Mapping[str, Any] | None, model: Mapping[str, Any], tags: Iterable[str] = ()
+) -> str:
     """The version of a release whose ``release.json`` says ``model``, after ``last``.
 
     Args:
         last: the ``release.json`` of the newest release; None for the first.
         model: the ``model`` section of the new one.
+        tags: of the repository: a version that one of them names is never given again.
     """
-    if last is None:
-        return FIRST
-    match = VERSION.fullmatch(str(last.get("version", "")))
-    if match is None:
-        return FIRST
-    major, minor, patch = (int(number) for number in match.groups())
+    known = [parsed(tag) for tag in tags]
+    if last is not None:
+        known.append(parsed(str(last.get("version", ""))))
+    numbers = max((version for version in known if version), default=None)
+    if last is None or numbers is None:
+        return FIRST if numbers is None else f"{numbers[0] + 1}.0.0"
+    major, minor, patch = numbers
     before = last.get("model", {})
     old, new = before.get("spec", {}), model["spec"]
     if (
@@ -41,6 +45,18 @@ def next_version(last: Mapping[str, Any] | None, model: Mapping[str, Any]) -> st
     ):
         return f"{major + 1}.0.0"
     return f"{major}.{minor + 1}.0" if old != new else f"{major}.{minor}.{patch + 1}"
+
+
+def parsed(version: str) -> tuple[int, int, int] | None:
+    """The numbers of ``1.2.3`` or ``v1.2.3``; None for anything else."""
+    match = VERSION.fullmatch(version)
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def newest_tag(tags: Iterable[str]) -> str | None:
+    """The tag with the highest version; None if none names one."""
+    versions = {tag: version for tag in tags if (version := parsed(tag))}
+    return max(versions, key=lambda tag: versions[tag], default=None)
 
 
 def tag_from(template: str, values: Mapping[str, Any]) -> str:
@@ -64,7 +80,15 @@ def tag_from(template: str, values: Mapping[str, Any]) -> str:
         raise UsageError(
             f"tag {template!r} is not a template.", hint="Write e.g. 'v{version}'."
         ) from error
-    tag = TAG_CHARACTERS.sub("-", tag)
-    if not tag or NOT_A_TAG.search(tag):
-        raise UsageError(f"{tag!r} (from {template!r}) is not a valid tag.")
+    tag = REF_CHARACTERS.sub("-", tag)
+    require_ref(tag, "tag")
     return tag
+
+
+def require_ref(name: str, what: str) -> None:
+    """Raise UsageError unless git takes ``name`` as the name of a tag or branch."""
+    if not name or REF_CHARACTERS.search(name) or NOT_A_REF.search(name):
+        raise UsageError(
+            f"{what} {name!r} is not a name that git takes.",
+            hint="Use letters, digits, '.', '_', '-' and single '/'.",
+        )
