@@ -33,16 +33,20 @@ from slogpt_hf.errors import UsageError
 from slogpt_hf.files import staged_folder
 from slogpt_hf.hub.client import Hub, open_hub, read_token
 from slogpt_hf.hub.publish import (
+    BranchMovedError,
     RepoState,
     create_tag,
+    holds_release,
     publish_artefact,
     read_state,
-    require_free_tag,
+    record_at,
 )
 from slogpt_hf.hub.versions import FIRST, next_version, require_ref, tag_from
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.settings import Settings
 from slogpt_hf.watch import provenance_of
+
+ATTEMPTS = 8  # at most so many other releases may come first
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Release:
         tag: of the release.
         commit: id of the Hub commit.
         endpoint: base URL of the hub.
-        record: what ``release.json`` says; of an earlier release, its entry in the ledger.
+        record: the release's ``release.json``.
     """
 
     released: bool
@@ -136,14 +140,35 @@ def _publish(
     state: RepoState,
     progress: Progress,
 ) -> Release:
-    """Stamp record and card with version and tag, commit everything, tag the commit."""
+    """Publish a finished artefact; where other releases come first, plan again behind them."""
     record = read_record(folder)
+    for _ in range(ATTEMPTS):
+        try:
+            return _publish_behind(state, hub, repo_id, folder, record, settings, progress)
+        except BranchMovedError as error:
+            moved = error
+            progress.line(f" publish: {error.message} Reading the repository again.")
+        state = read_state(hub, repo_id, settings.revision)
+        if published := _published(hub, repo_id, state, record["identity"]):
+            return published
+    raise moved
+
+
+def _publish_behind(
+    state: RepoState,
+    hub: Hub,
+    repo_id: str,
+    folder: Path,
+    record: Record,
+    settings: Settings,
+    progress: Progress,
+) -> Release:
+    """Stamp record and card with version and tag, commit everything, tag the commit."""
     version = next_version(state.last, record["model"], state.tags)
     branch, step = record["source"]["branch"], record["checkpoint"]["step"]
     tag = _tag(settings, version, step, branch, record["date"])
-    require_free_tag(repo_id, tag, state)
-    record |= {"repo_id": repo_id, "version": version, "tag": tag}
-    record["previous"] = ledger(state.last)
+    stamps = {"repo_id": repo_id, "version": version, "tag": tag, "previous": ledger(state.last)}
+    record = record | stamps
     texts = {RECORD_FILE: dump_json(record), CARD_FILE: card_for(folder, record, settings)}
     files = artefact_files(folder)
     with tempfile.TemporaryDirectory() as stamped:
@@ -171,15 +196,18 @@ def _published(hub: Hub, repo_id: str, state: RepoState, wanted: str) -> Release
     if entry is None:
         return None
     version, tag = entry["version"], entry["tag"]
-    commit = state.tags.get(tag)
-    if commit is None and state.head and state.record and state.record["identity"] == wanted:
-        # Stopped between commit and tag: the tag is all that is missing.
-        commit = state.head
-        create_tag(hub, repo_id, tag, commit, _message(version, tag))
-        return Release(True, repo_id, version, tag, commit, hub.endpoint, state.record)
-    if commit is None:
+    if commit := state.tags.get(tag):
+        tagged = state.record if commit == state.head else record_at(hub, repo_id, commit)
+        if tagged is None or tagged["identity"] != wanted:
+            return None  # the tag names something else, whatever the ledger says
+        return Release(False, repo_id, version, tag, commit, hub.endpoint, tagged)
+    if not (state.head and state.record and state.record["identity"] == wanted):
         return None
-    return Release(False, repo_id, version, tag, commit, hub.endpoint, entry)
+    if not holds_release(hub, repo_id, state.head, state.record):
+        return None
+    # Stopped between commit and tag: the tag is all that is missing.
+    create_tag(hub, repo_id, tag, state.head, _message(version, tag))
+    return Release(True, repo_id, version, tag, state.head, hub.endpoint, state.record)
 
 
 def _message(version: str, tag: str) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import sha256_of
@@ -40,22 +40,35 @@ def identity(checkpoint_sha256: str, settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def is_record(content: Any) -> bool:
+    """Whether ``content`` is what this version writes into a ``release.json``."""
+    sections = ("checkpoint", "source", "model", "tokenizer", "parity", "files")
+    return (
+        isinstance(content, dict)
+        and content.get("schema") == SCHEMA
+        and isinstance(content.get("identity"), str)
+        and all(isinstance(content.get(name), dict) for name in sections)
+        and isinstance(content["model"].get("spec"), dict)
+        and all(isinstance(digest, str) for digest in content["files"].values())
+        and isinstance(content.get("previous"), list)
+        and all(
+            isinstance(entry, dict)
+            and all(isinstance(entry.get(name), str) for name in ("version", "tag", "identity"))
+            for entry in content["previous"]
+        )
+    )
+
+
 def ledger(record: Mapping[str, Any] | None) -> list[Record]:
     """Every release that a record knows of: its own first, then the older ones."""
     if record is None:
         return []
-    own = {name: record[name] for name in LEDGER_FIELDS if name in record}
-    return [own, *record.get("previous", [])]
+    return [{name: record[name] for name in LEDGER_FIELDS}, *record["previous"]]
 
 
 def find_release(record: Mapping[str, Any] | None, wanted: str) -> Record | None:
     """The release with the identity ``wanted``; None if it was not released yet."""
-    return next((entry for entry in ledger(record) if entry.get("identity") == wanted), None)
-
-
-def stale_files(record: Mapping[str, Any] | None, kept: Iterable[str]) -> list[str]:
-    """Files that the last release wrote and the new one does not."""
-    return sorted(set((record or {}).get("files", {})) - set(kept))
+    return next((entry for entry in ledger(record) if entry["identity"] == wanted), None)
 
 
 def artefact_files(folder: Path) -> dict[str, Path]:
@@ -89,12 +102,12 @@ def read_record(folder: Path) -> Record:
         raise CheckpointError(
             f"{path}: cannot be read ({error}).", hint="Convert the checkpoint again."
         ) from error
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+    if not is_record(record):
         raise CheckpointError(
             f"{path}: is not a release record of schema {SCHEMA}.",
             hint="Convert the checkpoint again with this version.",
         )
-    return record
+    return cast(Record, record)
 
 
 def dump_json(content: Any) -> str:

@@ -32,8 +32,9 @@ def command(artefact: str, as_json: bool, quiet: bool, **flags: Any) -> None:
     """
     from slogpt_hf.release import push
 
-    result = push(Path(artefact), merged(flags), progress_for(quiet))
+    settings = merged(flags)
+    result = push(Path(artefact), settings, progress_for(quiet))
     if as_json:
         print_json(asdict(result))
     else:
-        print_release(result, flags.get("hub"))
+        print_release(result, settings.hub)

@@ -44,15 +44,18 @@ def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: A
     """
     from slogpt_hf.release import release_checkpoints
 
-    done = []
-    for result in release_checkpoints(
-        [Path(path) for path in checkpoints], merged(flags), progress_for(quiet)
-    ):
-        done.append(result)
-        if not as_json:
-            print_release(result, flags.get("hub"))
-    if as_json:
-        print_json([asdict(result) for result in done])
+    settings, done = merged(flags), []
+    try:
+        for result in release_checkpoints(
+            [Path(path) for path in checkpoints], settings, progress_for(quiet)
+        ):
+            done.append(asdict(result))
+            if not as_json:
+                print_release(result, settings.hub)
+    finally:
+        # What is published is said, whatever became of the next checkpoint.
+        if as_json:
+            print_json(done)
 
 
 def print_release(result: Release, hub: str | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slogpt_hf.errors import HubError, SloGPTError, UsageError
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 60.0
 STATUS_HINTS = {
+    400: "Correct what the Hub's message names.",
     401: "Set HF_TOKEN (or --token-file) to a token with write access to the repository.",
     403: "The token lacks write access to this repository, or the namespace is not yours.",
     404: "Check the repository's name and that the token may see it.",
+    409: "Something of this name is there already; look at the repository.",
     413: "The Hub's limit for a file or the quota is reached.",
     429: "The Hub limits the rate; try again in a few minutes.",
 }
-REFUSED = "Correct what the Hub's message names and run again."
-FAILED = "Check the network and the Hub's status; run again."
+ANY_HINT = "Check the network and the Hub's status; run again."
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,31 @@ def open_hub(folder: Path | None = None, token: str | None = None) -> Iterator[H
         UsageError: the folder cannot serve as a hub.
     """
     if folder is None:
-        yield _connect(os.environ.get("HF_ENDPOINT"), token)
+        with _timeouts():
+            yield _connect(os.environ.get("HF_ENDPOINT"), token)
         return
     from slogpt_hf.hub.embedded import serve
 
-    with serve(folder) as running, _without_xet():
+    with serve(folder) as running, _timeouts(), _without_xet():
         yield _connect(running.endpoint, token or "embedded", folder)
 
 
+@contextmanager
+def _timeouts() -> Iterator[None]:
+    """A time-out for every request; the client has none of its own."""
+    from huggingface_hub import get_session
+
+    session = get_session()
+    before, session.timeout = session.timeout, TIMEOUT_SECONDS
+    try:
+        yield
+    finally:
+        session.timeout = before
+
+
 def _connect(endpoint: str | None, token: str | None, folder: Path | None = None) -> Hub:
-    from huggingface_hub import HfApi, constants, set_client_factory
-    from huggingface_hub.utils import _http
+    from huggingface_hub import HfApi, constants
 
-    def client_with_timeout() -> Any:
-        client = _http.default_client_factory()
-        client.timeout = TIMEOUT_SECONDS
-        return client
-
-    set_client_factory(client_with_timeout)
     api = HfApi(endpoint=endpoint, token=token, library_name="slogpt-hf")
     return Hub(api, endpoint or constants.ENDPOINT, folder)
 
@@ -118,9 +126,7 @@ def readable_errors(what: str, repo_id: str) -> Iterator[None]:
         where = f"status {status}: {detail}" if status else detail
         raise HubError(
             f"{repo_id}: {what} failed ({where[:300]}).",
-            hint=STATUS_HINTS.get(
-                status or 0, "Check the network and the Hub's status; run again."
-            ),
+            hint=STATUS_HINTS.get(status or 0, ANY_HINT),
         ) from error
 
 

@@ -16,6 +16,8 @@ FIRST = "1.0.0"
 VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)", re.ASCII)
 ARCHITECTURE = ("positions", "norm", "mlp", "linear_bias", "norm_bias", "vocab_size")
 REF_CHARACTERS = re.compile(r"[^A-Za-z0-9._/+-]+")
+COMMIT_ID = re.compile(r"[0-9a-fA-F]{40}")
+LONGEST_REF = 200
 NOT_A_REF = re.compile(r"^[-./]|//|\.\.|/\.|[./]$|\.lock$|@\{")
 
 
@@ -86,9 +88,11 @@ def tag_from(template: str, values: Mapping[str, Any]) -> str:
 
 
 def require_ref(name: str, what: str) -> None:
-    """Raise UsageError unless git takes ``name`` as the name of a tag or branch."""
-    if not name or REF_CHARACTERS.search(name) or NOT_A_REF.search(name):
+    """Raise UsageError unless ``name`` can name a tag or branch and nothing else."""
+    ambiguous = name == "HEAD" or name.startswith("refs/") or COMMIT_ID.fullmatch(name)
+    malformed = not name or REF_CHARACTERS.search(name) or NOT_A_REF.search(name)
+    if ambiguous or malformed or len(name) > LONGEST_REF:
         raise UsageError(
-            f"{what} {name!r} is not a name that git takes.",
+            f"{what} {name[:LONGEST_REF]!r} is not a name that git and the Hub take.",
             hint="Use letters, digits, '.', '_', '-' and single '/'.",
         )

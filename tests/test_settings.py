@@ -1,0 +1,215 @@
+"""Flags > environment > .slogpt-hf.yml > defaults."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slogpt_hf.errors import UsageError
+from slogpt_hf.settings import Settings, load_settings, size_in_bytes
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / ".slogpt-hf.yml").write_text(text, "utf-8")
+    return folder
+
+
+def test_defaults(tmp_path: Path) -> None:
+    assert load_settings({}, {}, tmp_path) == Settings()
+    assert Settings().max_shard_bytes == 5_000_000_000
+    assert Settings().tag == "v{version}" and Settings().revision == "main"
+
+
+def test_precedence(tmp_path: Path) -> None:
+    folder = written(tmp_path, "license: file\nlanguage: file\nrevision: file\n")
+    environment = {"SLOGPT_LICENSE": "environment", "SLOGPT_LANGUAGE": "environment"}
+    settings = load_settings({"license": "flag", "language": None}, environment, folder)
+    assert (settings.license, settings.language) == ("flag", "environment")
+    assert (settings.revision, settings.tag) == ("file", "v{version}")
+
+
+def test_current_folder_and_process_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(written(tmp_path, "repo-id: me/model\n"))
+    monkeypatch.setenv("SLOGPT_DTYPE", "float16")
+    settings = load_settings({})
+    assert (settings.repo_id, settings.dtype) == ("me/model", "float16")
+
+
+VALUES: dict[str, Any] = {"allow_spare_ids": True, "private": True, "repo_id": "a/b"}
+VALUES |= {"dtype": "bfloat16", "max_shard_size": "7MB"}
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in fields(Settings)])
+def test_every_setting_has_its_three_names(tmp_path: Path, name: str) -> None:
+    value = VALUES.get(name, "some text")
+    expected = Settings(**{name: value})
+    assert load_settings({name: value}, {}, tmp_path) == expected
+    assert load_settings({}, {f"SLOGPT_{name.upper()}": str(value)}, tmp_path) == expected
+    for key in (name, name.replace("_", "-")):
+        assert load_settings({}, {}, written(tmp_path, f"{key}: {value}\n")) == expected
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "license:\n"])
+def test_file_that_says_nothing(tmp_path: Path, text: str) -> None:
+    assert load_settings({}, {}, written(tmp_path, text)) == Settings()
+
+
+def test_empty_variable_is_not_set(tmp_path: Path) -> None:
+    assert load_settings({}, {"SLOGPT_LICENSE": ""}, tmp_path) == Settings()
+
+
+@pytest.mark.parametrize(("key", "nearest"), [("repo_idd", "repo-id"), ("licence", "license")])
+def test_unknown_key_names_the_nearest(tmp_path: Path, key: str, nearest: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings({}, {}, written(tmp_path, f"{key}: x\n"))
+    assert repr(key) in str(caught.value) and repr(nearest) in str(caught.value)
+    assert ".slogpt-hf.yml" in str(caught.value)
+
+
+def test_unknown_key_that_is_near_to_none_lists_all(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Known are repo-id, hub, dataset"):
+        load_settings({}, {}, written(tmp_path, "zzzzzz: x\n"))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "a: [", "\x00", "a: b: c"])
+def test_file_that_is_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"\.slogpt-hf\.yml"):
+        load_settings({}, {}, written(tmp_path, text))
+
+
+def test_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / ".slogpt-hf.yml").write_bytes(b"license: \xff\xfe")
+    with pytest.raises(UsageError, match=r"\.slogpt-hf\.yml"):
+        load_settings({}, {}, tmp_path)
+
+
+def test_yaml_does_not_run_code(tmp_path: Path) -> None:
+    canary = tmp_path / "ran"
+    with pytest.raises(UsageError):
+        text = f"license: !!python/object/apply:os.system ['touch {canary}']\n"
+        load_settings({}, {}, written(tmp_path, text))
+    assert not canary.exists()
+
+
+TRUE, FALSE = ("true", "True", "TRUE", "1", "yes", "Yes"), ("false", "False", "0", "no", "NO")
+
+
+@pytest.mark.parametrize("text", [*TRUE, *FALSE])
+def test_booleans(tmp_path: Path, text: str) -> None:
+    expected = text in TRUE
+    assert load_settings({}, {"SLOGPT_PRIVATE": text}, tmp_path).private is expected
+    assert load_settings({}, {}, written(tmp_path, f"private: {text}\n")).private is expected
+
+
+def test_flag_takes_back_what_the_file_says(tmp_path: Path) -> None:
+    folder = written(tmp_path, "private: true\n")
+    assert load_settings({"private": False}, {}, folder).private is False
+
+
+@pytest.mark.parametrize("text", ["maybe", "2", "truthy"])
+def test_boolean_that_is_none(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=f"SLOGPT_PRIVATE.*{text}.*true or false"):
+        load_settings({}, {"SLOGPT_PRIVATE": text}, tmp_path)
+
+
+SIZES = {
+    "1": 1,
+    "1B": 1,
+    "5GB": 5 * 10**9,
+    "5 GB": 5 * 10**9,
+    "5gb": 5 * 10**9,
+    "500MB": 500 * 10**6,
+    "1.5kB": 1500,
+    "2GiB": 2 * 2**30,
+    "64KiB": 2**16,
+    "1T": 10**12,
+}
+
+
+@pytest.mark.parametrize("text", SIZES)
+def test_size(text: str) -> None:
+    assert size_in_bytes(text) == SIZES[text]
+
+
+@pytest.mark.parametrize("text", ["", "GB", "0", "-1", "5XB", "5GBs", "five", "1e9", "0.1B", "٣"])
+def test_size_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError):
+        print(size_in_bytes(text))  # noqa: T201
+    with pytest.raises(UsageError):
+        Settings(max_shard_size=text)
+
+
+@given(st.integers(1, 10**15))
+def test_plain_bytes_are_themselves(size: int) -> None:
+    assert size_in_bytes(str(size)) == size
+    assert size_in_bytes(f"{size}KiB") == size * 1024
+
+
+GOOD_IDS = ("me/model", "m" * 90 + "/model", "Me-2/my.model_v1", "0/_", "a/b-c", "a.b/c")
+BAD_IDS = (
+    "",
+    "model",
+    "me/",
+    "/model",
+    "a/b/c",
+    "me/my model",
+    "me/m\n",
+    "../x",
+    "me/..",
+    "me/.x",
+    "me/x.",
+    "me/x-",
+    "-me/x",
+    "me/x--y",
+    "me/x..y",
+    "me/x.git",
+    "me/é",
+    "me./x",
+    "me.git/x",
+    "me/" + "x" * 94,
+    "https://example.org/me/x",
+)
+
+
+@pytest.mark.parametrize("repo_id", GOOD_IDS)
+def test_repo_id(repo_id: str) -> None:
+    assert Settings(repo_id=repo_id).repo_id == repo_id
+
+
+@pytest.mark.parametrize("repo_id", BAD_IDS)
+def test_repo_id_that_is_none(repo_id: str) -> None:
+    with pytest.raises(UsageError, match="NAMESPACE/NAME"):
+        Settings(repo_id=repo_id)
+
+
+@given(st.text("aB0-_./ é", max_size=12))
+def test_a_repo_id_is_one_that_the_client_takes(text: str) -> None:
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        Settings(repo_id=text)
+    except UsageError:
+        return
+    validate_repo_id(text)
+
+
+def test_dtype_that_is_none() -> None:
+    with pytest.raises(UsageError, match=r"float8.*float32, float16, bfloat16"):
+        Settings(dtype="float8")
+
+
+def test_languages() -> None:
+    assert Settings(language=" en, de ,,").languages == ("en", "de")
+    assert Settings().languages == ()
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().license = "mit"  # type: ignore[misc]
