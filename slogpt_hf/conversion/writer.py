@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from slogpt_hf.conversion.overlapped import OverlappedFile
 from slogpt_hf.conversion.plan import Plan, check_plan
 from slogpt_hf.conversion.safetensors_layout import INDEX_FILE, header, index, shards_for
 from slogpt_hf.errors import CheckpointError
+from slogpt_hf.threads import one_torch_thread
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ def write_weights(
 
     layouts = itertools.cycle((_Layout(), _Layout()))  # one is written while the other is filled
     for shard in shards:
-        with _one_torch_thread(), OverlappedFile(folder / shard.file_name) as file:
+        with one_torch_thread(), OverlappedFile(folder / shard.file_name) as file:
             file.write(header(shard, shapes, dtype))
             for name in shard.n_bytes:
                 tensor, layout = produce(name), None
@@ -79,19 +79,6 @@ def write_weights(
     if len(shards) > 1:
         (folder / INDEX_FILE).write_text(json.dumps(index(shards), indent=2) + "\n", "utf-8")
     return tuple(folder / shard.file_name for shard in shards)
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Leave the other cores to the writing: pieces are too small to share among threads."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _Layout:

@@ -6,8 +6,7 @@ Shapes: B batch, T tokens (``block_size``), N ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from slogpt_hf.checkpoints.slo import tensor_shapes
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.parity.slo import logits
+from slogpt_hf.threads import one_torch_thread
 
 EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
 INITIAL_STD = 0.02
@@ -94,7 +94,7 @@ def fit(
         lr=recipe.learning_rate,
         betas=(recipe.beta1, recipe.beta2),
     )
-    with one_thread():
+    with one_torch_thread():
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step, steps)
@@ -153,16 +153,5 @@ def validation_loss(spec: Spec, tensors: Mapping[str, Tensor], ids: Tensor) -> T
     n_blocks = (len(ids) - 1) // spec.block_size
     length = n_blocks * spec.block_size
     inputs, targets = (ids[i : i + length].view(n_blocks, spec.block_size) for i in (0, 1))
-    with torch.no_grad(), one_thread():
+    with torch.no_grad(), one_torch_thread():
         return cross_entropy(spec, tensors, inputs, targets)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread: the matrices are too small to share, and the sums do not depend on the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
