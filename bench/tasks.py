@@ -138,8 +138,6 @@ def imports() -> FIGURES:
 
 def verify(checkpoint: str, artefact: str) -> FIGURES:
     """The gate and, of its time, the forward passes."""
-    import transformers.models.auto.modeling_auto  # noqa: F401
-
     from slogpt_hf.checkpoints import read_checkpoint
     from slogpt_hf.parity.gate import verify_artefact
 

@@ -23,7 +23,8 @@ from slogpt_hf.card.record import (
 )
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.conversion import Artefact, plan_conversion, write_model
-from slogpt_hf.errors import ParityError, UsageError
+from slogpt_hf.conversion.safetensors_layout import shards_for
+from slogpt_hf.errors import CheckpointError, ParityError, UsageError
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.progress import SILENT, Progress, human_bytes
@@ -58,7 +59,7 @@ def convert(
     checkpoint = read_checkpoint(checkpoint_path)
     choice = tokenizer_for(checkpoint, settings)
     with staged_folder(output) as folder:
-        digest = hash_checkpoint(checkpoint_path, progress)
+        digest = hash_checkpoint(checkpoint, progress)
         return build_artefact(checkpoint, choice, digest, folder, settings, progress)
 
 
@@ -88,7 +89,7 @@ def verify(
     checkpoint = read_checkpoint(checkpoint_path)
     try:
         choice = tokenizer_for(checkpoint, settings)
-    except UsageError:
+    except (UsageError, CheckpointError):
         if settings.dataset or settings.tokenizer:
             raise
         choice = TokenizerChoice()  # without a dataset the ids decide alone
@@ -106,9 +107,10 @@ def build_artefact(
     """Convert into ``folder``, prove the result from disk, and add report, card and record.
 
     Raises:
-        CheckpointError: a weight is not finite, or a tokenizer does not fit.
+        CheckpointError: a weight is not finite, or the file changed since it was opened.
         ParityError: the model or its tokenizer is not equal to the original.
     """
+    checkpoint.require_unchanged()
     conversion = plan_conversion(checkpoint, settings.dtype)
     progress.line(
         f"    plan: {checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters -> "
@@ -140,10 +142,18 @@ def card_for(folder: Path, record: Record, settings: Settings) -> str:
 
     Raises:
         UsageError: ``card_template`` cannot be rendered, or the Hub would refuse the result.
+        CheckpointError: the report is missing or cannot be read.
     """
     import json
 
-    report = json.loads((folder / REPORT_FILE).read_text("utf-8"))
+    path = folder / REPORT_FILE
+    try:
+        report = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: the parity report cannot be read ({error}).",
+            hint="Convert the checkpoint again; a card states the proof.",
+        ) from error
     return render_card(record, report, settings.template)
 
 
@@ -208,15 +218,32 @@ def today() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
-def hash_checkpoint(path: Path, progress: Progress) -> str:
-    """SHA-256 of a checkpoint file, with progress."""
-    with progress.stage("hash", path.stat().st_size) as advance:
-        return sha256_of(path, advance)
+def hash_checkpoint(checkpoint: Checkpoint, progress: Progress) -> str:
+    """SHA-256 of the file that was opened as ``checkpoint``, with progress.
+
+    Raises:
+        CheckpointError: the file changed since.
+    """
+    checkpoint.require_unchanged()
+    with progress.stage("hash", checkpoint.path.stat().st_size) as advance:
+        digest = sha256_of(checkpoint.path, advance)
+    checkpoint.require_unchanged()
+    return digest
 
 
-def identity_of(checkpoint_sha256: str, choice: TokenizerChoice, settings: Settings) -> str:
-    """The identity of the release that these settings make of a checkpoint."""
-    shape = {"dtype": settings.dtype, "max_shard_bytes": settings.max_shard_bytes}
+def identity_of(
+    checkpoint_sha256: str, checkpoint: Checkpoint, choice: TokenizerChoice, settings: Settings
+) -> str:
+    """The identity of the release that these settings make of a checkpoint.
+
+    What shapes the artefact counts, however it was asked for: the dtype, how many tensors each
+    weights file takes, and the tokenizer's content.
+    """
+    conversion = plan_conversion(checkpoint, settings.dtype)
+    sources = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    shapes = conversion.plan.target_shapes(sources)
+    shards = shards_for(shapes, conversion.dtype, settings.max_shard_bytes)
+    shape = {"dtype": conversion.dtype, "shards": [len(shard.n_bytes) for shard in shards]}
     return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})
 
 
@@ -231,13 +258,15 @@ def _verified(
 
     text_ids = choice.text_ids(checkpoint.spec.block_size)
     with progress.stage("verify", n_passes(checkpoint.spec, text_ids), "passes") as advance:
-        return verify_artefact(
+        report = verify_artefact(
             checkpoint,
             folder,
             text_ids=text_ids,
             trust_remote_code=trust_remote_code,
             advance=advance,
         )
+    checkpoint.require_unchanged()
+    return report
 
 
 def _require_equal_tokenizer(folder: Path, choice: TokenizerChoice) -> None:
@@ -277,7 +306,7 @@ def _record(
         "schema": SCHEMA,
         "tool": f"slogpt-hf {__version__}",
         "date": today(),
-        "identity": identity_of(checkpoint_sha256, choice, settings),
+        "identity": identity_of(checkpoint_sha256, checkpoint, choice, settings),
         "repo_id": settings.repo_id,
         "version": None,
         "tag": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -9,30 +10,69 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from slogpt_hf.errors import CheckpointError, UsageError
 
 LFS_MAGIC = b"version https://git-lfs"
 HASH_CHUNK = 1 << 22
+# Errors of writing alone: whoever meets one below an output cannot write that output.
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# What a file is to what to do if it is a folder, and if it is empty.
+FILE_HINTS = {
+    "checkpoint": (
+        "Name the file in it, e.g. ckpt.pt.",
+        "The training run may have been stopped while saving it.",
+    ),
+    "vocabulary": (
+        "Name the meta.pkl in it.",
+        "Write it again with the script that prepared the dataset.",
+    ),
+    "file of token ids": (
+        "Name the train.bin or val.bin in it.",
+        "Write it again with the script that prepared the dataset.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Which file lay at a path, and in which state: device, inode, bytes, mtime in ns."""
+
+    device: int
+    inode: int
+    n_bytes: int
+    modified_ns: int
+
+
+def stamp_of(path: Path) -> FileStamp | None:
+    """The stamp of the file at ``path``; None if there is none that can be looked at."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def require_file(path: Path, what: str = "checkpoint") -> None:
     """Raise unless ``path`` is a non-empty regular file that is not a Git LFS pointer.
 
+    Args:
+        path: the file.
+        what: a key of ``FILE_HINTS``.
+
     Raises:
         UsageError: nothing is there, or what is there is not a file that can be read.
         CheckpointError: the file is empty or a Git LFS pointer.
     """
+    if_folder, if_empty = FILE_HINTS[what]
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise UsageError(
-                f"{path}: is a folder, not a {what} file.",
-                hint="Name the file in it, e.g. ckpt.pt.",
-            )
+            raise UsageError(f"{path}: is a folder, not a {what}.", hint=if_folder)
         if not stat.S_ISREG(mode):
-            raise UsageError(f"{path}: is not a regular file.", hint=f"Name a {what} file.")
+            raise UsageError(f"{path}: is not a regular file.", hint=f"Name a {what}.")
         with path.open("rb") as file:
             start = file.read(len(LFS_MAGIC))
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -42,9 +82,7 @@ def require_file(path: Path, what: str = "checkpoint") -> None:
             f"{path}: cannot be read: {error.strerror}.", hint="Check its permissions."
         ) from error
     if not start:
-        raise CheckpointError(
-            f"{path}: is empty.", hint="The training run may have been stopped while saving it."
-        )
+        raise CheckpointError(f"{path}: is empty.", hint=if_empty)
     if start == LFS_MAGIC:
         raise CheckpointError(
             f"{path}: is a Git LFS pointer, not the {what} itself.",
@@ -68,7 +106,8 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """A working folder that becomes ``final`` in one rename, or vanishes on any exception.
 
     Raises:
-        UsageError: ``final`` exists, its parent cannot be written, or the disk is full.
+        UsageError: ``final`` exists, its parent cannot be written, or the disk is full, also
+            where the body meets that. Any other error of the body is its own.
     """
     try:
         if final.exists() or final.is_symlink():
@@ -80,15 +119,21 @@ def staged_folder(final: Path) -> Iterator[Path]:
     except OSError as error:
         raise _unwritable(final, error) from error
     try:
-        work.chmod(0o755)
-        yield work
-        for path in work.rglob("*"):
-            _sync(path)
-        _sync(work)
-        work.rename(final)
-        _sync(final.parent)
-    except OSError as error:
-        raise _unwritable(final, error) from error
+        try:
+            work.chmod(0o755)
+            yield work
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise _unwritable(final, error) from error
+        try:
+            for path in work.rglob("*"):
+                _sync(path)
+            _sync(work)
+            work.rename(final)
+            _sync(final.parent)
+        except OSError as error:
+            raise _unwritable(final, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

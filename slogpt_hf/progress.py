@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ class Progress:
     def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
         self.stream = stream or sys.stderr
         self.quiet = quiet
-        self.is_terminal = self.stream.isatty()
+        self.is_terminal = _is_terminal(self.stream)
 
     def line(self, text: str) -> None:
         """One plain line."""
@@ -55,16 +56,38 @@ class Progress:
     @contextmanager
     def client_stage(self, name: str, total: int) -> Iterator[None]:
         """A stage of ``total`` bytes that the Hub client does, with its own bars on a terminal."""
-        from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+        from huggingface_hub.utils import (
+            are_progress_bars_disabled,
+            disable_progress_bars,
+            enable_progress_bars,
+        )
 
-        if self.quiet or not self.is_terminal:
+        hide = (self.quiet or not self.is_terminal) and not are_progress_bars_disabled()
+        if hide:
             disable_progress_bars()
         started = time.perf_counter()
         try:
             yield
         finally:
-            enable_progress_bars()
+            if hide:
+                enable_progress_bars()
         self.line(f"{name:>8}: {human_bytes(total)} {_pace(total, started, 'B')}")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from its own bars and warnings, such as that on a class it has not."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def human_bytes(n_bytes: float) -> str:
@@ -75,6 +98,16 @@ def human_bytes(n_bytes: float) -> str:
             break
         size /= 1000
     return f"{size:.0f} {name}" if name == "B" else f"{size:.1f} {name}"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    """Whether a bar can be drawn; a pty that was given no size has no columns for one."""
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError):  # a terminal without a descriptor to ask
+        return True
 
 
 def _amount(done: int, unit: str) -> str:

@@ -100,9 +100,9 @@ def release_checkpoints(
             checkpoint = read_checkpoint(path)
             choice = tokenizer_for(checkpoint, settings)
             _tag(settings, FIRST, checkpoint.facts.step, provenance_of(path).branch, today())
-            digest = hash_checkpoint(path, progress)
+            digest = hash_checkpoint(checkpoint, progress)
             state = read_state(hub, repo_id, settings.revision)
-            wanted = identity_of(digest, choice, settings)
+            wanted = identity_of(digest, checkpoint, choice, settings)
             if published := _published(hub, repo_id, state, wanted):
                 yield published
                 continue

@@ -14,13 +14,17 @@ from slogpt_hf.errors import UsageError
 
 SETTINGS_FILE = ".slogpt-hf.yml"
 ENVIRONMENT_PREFIX = "SLOGPT_"
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE)
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
 DTYPES = ("float32", "float16", "bfloat16", "float64")
-REPO_ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*(?<![.-])(?<!\.git)")
+REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 characters at most
+    r"(?=.{1,96}$)(?!.*(?:--|\.\.|\.git(?:/|$)))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII
+)
+TYPE_PREFIXES = ("datasets/", "models/", "spaces/")  # of Hub URLs; no one's namespace
+LARGEST_SIZE = 2**63  # bytes; no file is larger
 
 
-def _setting(default: Any, help_text: str) -> Any:
-    return field(default=default, metadata={"help": help_text})
+def _setting(default: Any, help_text: str, **kind: Any) -> Any:
+    return field(default=default, metadata={"help": help_text, **kind})
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,18 @@ class Settings:
     dtype: str | None = _setting(
         None, f"Dtype of the artefact: {', '.join(DTYPES)}; default: kept."
     )
-    max_shard_size: str = _setting("5GB", "Largest weights file, e.g. 500MB or 5GB.")
+    max_shard_size: str = _setting(
+        "5GB", "Largest weights file, e.g. 500MB or 5GB.", types=(str, int)
+    )
     tag: str = _setting(
         "v{version}", "Tag of the release; knows {version}, {step}, {branch} and {date}."
     )
     revision: str = _setting("main", "Hub branch that the release is committed to.")
     private: bool = _setting(False, "Create the Hub repository as private.")
     license: str = _setting("unknown", "License of the model, as the Hub spells it, e.g. mit.")
-    language: str | None = _setting(None, "Language codes for the card, comma-separated, e.g. en.")
+    language: str | None = _setting(
+        None, "Language codes for the card, comma-separated, e.g. en.", comma_separated=True
+    )
     card_template: str | None = _setting(None, "Jinja file to render the model card from.")
     output: str | None = _setting(None, "Keep the artefact in this folder.")
     report: str = _setting("parity.json", "Where the parity report goes when the proof fails.")
@@ -62,6 +70,11 @@ class Settings:
             raise UsageError(
                 f"repo-id {self.repo_id!r} is not NAMESPACE/NAME.",
                 hint="Use letters, digits, '-', '_' and '.', e.g. --repo-id me/my-model.",
+            )
+        if self.repo_id is not None and self.repo_id.startswith(TYPE_PREFIXES):
+            raise UsageError(
+                f"repo-id {self.repo_id!r} begins with a type of repository, not a NAMESPACE.",
+                hint="Models alone are released: leave the type out, e.g. --repo-id me/my-model.",
             )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise UsageError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}.")
@@ -99,8 +112,10 @@ def load_settings(
         folder: where ``.slogpt-hf.yml`` may lie; the current folder by default.
 
     Raises:
-        UsageError: an unknown key, a value of the wrong type, or one that cannot be meant.
+        UsageError: an unknown key or ``SLOGPT_`` variable, a value of the wrong type, or one
+            that cannot be meant.
     """
+    _require_known_variables(environment)
     values = _from_file((folder or Path()) / SETTINGS_FILE)
     for name in NAMES:
         if text := environment.get(ENVIRONMENT_PREFIX + name.upper()):
@@ -113,16 +128,17 @@ def size_in_bytes(text: str) -> int:
     """Bytes of a size such as ``5GB`` (decimal) or ``512MiB`` (binary).
 
     Raises:
-        UsageError: it is not a size, or not at least one byte.
+        UsageError: it is not a size, not at least one byte, or larger than any file.
     """
     match = SIZE.fullmatch(text.strip())
-    size = 0
+    size = 0.0
     if match:
         base = 1024 if match[3] else 1000
-        size = int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
-    if size < 1:
-        raise UsageError(f"{text!r} is not a size.", hint="Write e.g. 500MB, 5GB or 2GiB.")
-    return size
+        size = float(match[1]) * base ** " KMGT".index(match[2].upper() or " ")
+    if not 1 <= size < LARGEST_SIZE:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise UsageError(f"{shown!r} is not a size.", hint="Write e.g. 500MB, 5GB or 2GiB.")
+    return int(size)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -132,7 +148,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise UsageError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
     if content is None:
         return {}
@@ -142,22 +158,48 @@ def _from_file(path: Path) -> dict[str, Any]:
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in NAMES:
-            near = difflib.get_close_matches(name, NAMES, n=1)
+            known = [setting.replace("_", "-") for setting in NAMES]
             raise UsageError(
                 f"{path}: unknown key {key!r}.",
-                hint=f"Did you mean {near[0].replace('_', '-')!r}?"
-                if near
-                else f"Known are {', '.join(n.replace('_', '-') for n in NAMES)}.",
+                hint=_nearest(name.replace("_", "-"), known),
             )
         if value is not None:
             values[name] = _typed(name, value, f"{path}: {key}")
     return values
 
 
+def _require_known_variables(environment: Mapping[str, str]) -> None:
+    known = [name.upper() for name in NAMES]
+    for variable in sorted(environment):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name != variable and name not in known:
+            raise UsageError(
+                f"the environment sets {variable}, which is no setting.",
+                hint=_nearest(name.upper(), known, ENVIRONMENT_PREFIX),
+            )
+
+
+def _nearest(name: str, known: list[str], prefix: str = "") -> str:
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"Did you mean {prefix + near[0]!r}?"
+    return f"Known are {', '.join(prefix + each for each in known)}."
+
+
 def _typed(name: str, value: Any, where: str) -> Any:
     if not isinstance(NAMES[name].default, bool):
-        return str(value)
+        return _text(name, value, where)
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if str(value).lower() not in known:
-        raise UsageError(f"{where} is {value!r}.", hint="Write true or false.")
-    return known[str(value).lower()]
+    shown = value if isinstance(value, str | bool | int) else f"a {type(value).__name__}"
+    if str(shown).lower() not in known:
+        raise UsageError(f"{where} is {shown!r}.", hint="Write true or false.")
+    return known[str(shown).lower()]
+
+
+def _text(name: str, value: Any, where: str) -> str:
+    known = NAMES[name].metadata
+    items = value if isinstance(value, list) and known.get("comma_separated") else [value]
+    for item in items:
+        if type(item) not in known.get("types", (str,)):
+            shown = repr(item) if isinstance(item, int | float) else f"a {type(item).__name__}"
+            raise UsageError(f"{where} is {shown}, not text.", hint="Put it in quotes.")
+    return ",".join(map(str, items))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slogpt_hf.errors import CheckpointError, UsageError
-from slogpt_hf.files import staged_folder, write_atomically
+from slogpt_hf.files import FILE_HINTS, require_file, staged_folder, stamp_of, write_atomically
 
 
 def test_folder_appears_whole(tmp_path: Path) -> None:
@@ -87,6 +87,45 @@ def test_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert os.strerror(errno.ENOSPC) in str(caught.value)
     assert "free space" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_of_the_body_are_its_own(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), staged_folder(tmp_path / "artefact"):
+        (tmp_path / "nowhere").read_bytes()
+    with pytest.raises(OSError, match="no vocabulary"), staged_folder(tmp_path / "artefact"):
+        raise OSError("no vocabulary")  # as transformers says of a tokenizer
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", FILE_HINTS)
+def test_hints_fit_the_file(tmp_path: Path, what: str) -> None:
+    if_folder, if_empty = FILE_HINTS[what]
+    with pytest.raises(UsageError, match=f"is a folder, not a {what}") as folder:
+        require_file(tmp_path, what)
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match="file: is empty") as empty:
+        require_file(tmp_path / "file", what)
+    assert (folder.value.hint, empty.value.hint) == (if_folder, if_empty)
+    (tmp_path / "file").write_bytes(b"x")
+    require_file(tmp_path / "file", what)
+
+
+def test_stamp_tells_files_apart(tmp_path: Path) -> None:
+    path, other = tmp_path / "ckpt.pt", tmp_path / "other.pt"
+    assert stamp_of(path) is None
+    path.write_bytes(b"one")
+    os.utime(path, ns=(0, 10))
+    stamp = stamp_of(path)
+    assert stamp is not None and stamp == stamp_of(path)
+    os.utime(path, ns=(0, 11))
+    assert stamp_of(path) != stamp
+    path.write_bytes(b"longer")
+    os.utime(path, ns=(0, 10))
+    assert stamp_of(path) != stamp
+    other.write_bytes(b"one")
+    os.utime(other, ns=(0, 10))
+    other.replace(path)
+    assert stamp_of(path) != stamp
 
 
 def test_text_is_replaced_whole(tmp_path: Path) -> None:

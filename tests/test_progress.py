@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 import re
+import struct
+import termios
 from collections.abc import Callable
+from typing import TextIO
 
 import pytest
 
@@ -21,12 +26,17 @@ class Terminal(io.StringIO):
 
 def worked(stream: io.StringIO, *, quiet: bool = False, unit: str = "B") -> str:
     """What a stage of 3000 units writes."""
+    work(stream, quiet=quiet, unit=unit)
+    return stream.getvalue()
+
+
+def work(stream: TextIO, *, quiet: bool = False, unit: str = "B") -> None:
+    """A stage of 3000 units, then a line."""
     told = Progress(stream, quiet=quiet)
     with told.stage("convert", 3000, unit) as advance:
         for _ in range(3):
             advance(1000)
     told.line("   proof: done")
-    return stream.getvalue()
 
 
 def test_terminal_shows_a_bar_with_a_rate() -> None:
@@ -93,6 +103,38 @@ def test_the_clients_own_bars(terminal: bool, quiet: bool, bars: bool) -> None:
         assert are_progress_bars_disabled() is not bars
     assert not are_progress_bars_disabled()
     assert ("upload: 5.0 kB" in stream.getvalue()) is not quiet
+
+
+def test_the_clients_own_bars_stay_off_where_they_were() -> None:
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    disable_progress_bars()
+    try:
+        for told in (SILENT, Progress(Terminal())):
+            with told.client_stage("upload", 5000):
+                pass
+            assert are_progress_bars_disabled()
+    finally:
+        enable_progress_bars()
+
+
+@pytest.mark.parametrize("columns", [0, 80])
+def test_a_terminal_without_a_size_gets_plain_lines(columns: int) -> None:
+    """As in ``script`` and ``docker run -t``: a bar of no width is no bar."""
+    controller, terminal = os.openpty()
+    try:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 0, columns, 0, 0))
+        with os.fdopen(terminal, "w") as stream:
+            work(stream)
+            text = os.read(controller, 65536).decode()
+    finally:
+        os.close(controller)
+    assert ("convert: 3.0 kB in" in text) is (columns == 0)
+    assert ("100%|" in text) is (columns == 80)
 
 
 SIZES = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 1_400_000_000: "1.4 GB", 2 * 10**15: "2000.0 TB"}

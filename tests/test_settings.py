@@ -78,6 +78,66 @@ def test_unknown_key_that_is_near_to_none_lists_all(tmp_path: Path) -> None:
         load_settings({}, {}, written(tmp_path, "zzzzzz: x\n"))
 
 
+@pytest.mark.parametrize("text", ["[en, de]", "\n- en\n- de\n", "en,de", "'en, de'"])
+def test_languages_as_a_list(tmp_path: Path, text: str) -> None:
+    settings = load_settings({}, {}, written(tmp_path, f"language: {text}\n"))
+    assert settings.languages == ("en", "de")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("tag: 1.10", "tag is 1.1,"),
+        ("tag: 7", "tag is 7,"),
+        ("language: no", "language is False,"),
+        ("language: [en, no]", "language is False,"),
+        ("revision: 2024-01-02", "revision is a date,"),
+        ("license: {mit: yes}", "license is a dict,"),
+        ("tag: [a, b]", "tag is a list,"),
+        ("max-shard-size: 1.5", "max-shard-size is 1.5,"),
+        ("max-shard-size: true", "max-shard-size is True,"),
+    ],
+)
+def test_text_that_yaml_reads_otherwise_must_be_quoted(
+    tmp_path: Path, line: str, shown: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings({}, {}, written(tmp_path, f"{line}\n"))
+    assert shown in caught.value.message and ".slogpt-hf.yml" in caught.value.message
+    assert "quotes" in caught.value.hint
+
+
+def test_size_may_be_a_plain_number(tmp_path: Path) -> None:
+    folder = written(tmp_path, "max-shard-size: 1000000\n")
+    assert load_settings({}, {}, folder).max_shard_bytes == 10**6
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "tag: " + "{a: " * 20_000, "tag: 2024-99-99"])
+def test_file_that_yaml_cannot_take(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match=r"\.slogpt-hf\.yml"):
+        load_settings({}, {}, written(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("SLOGPT_LICENCE", "SLOGPT_LICENSE"),
+        ("SLOGPT_REPOID", "SLOGPT_REPO_ID"),
+        ("SLOGPT_Tag", "SLOGPT_TAG"),
+        ("SLOGPT_XYZZY_42", "Known are SLOGPT_REPO_ID"),
+    ],
+)
+def test_misspelt_variable_names_the_nearest(tmp_path: Path, variable: str, nearest: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings({}, {variable: "x"}, tmp_path)
+    assert variable in caught.value.message and nearest in caught.value.hint
+
+
+@pytest.mark.parametrize("variable", ["_SLOGPT_HF_COMPLETE", "SLOGPTX", "MY_SLOGPT_TAG", "LICENSE"])
+def test_variables_of_others_are_let_be(tmp_path: Path, variable: str) -> None:
+    assert load_settings({}, {variable: "x"}, tmp_path) == Settings()
+
+
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just text", "a: [", "\x00", "a: b: c"])
 def test_file_that_is_none(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match=r"\.slogpt-hf\.yml"):
@@ -138,7 +198,25 @@ def test_size(text: str) -> None:
     assert size_in_bytes(text) == SIZES[text]
 
 
-@pytest.mark.parametrize("text", ["", "GB", "0", "-1", "5XB", "5GBs", "five", "1e9", "0.1B", "٣"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "GB",
+        "0",
+        "-1",
+        "5XB",
+        "5GBs",
+        "five",
+        "1e9",
+        "0.1B",
+        "٣",
+        "9" * 300,
+        "9" * 300 + "GB",
+        "9" * 5000,
+        "9" * 13 + "T",
+    ],
+)
 def test_size_that_is_none(text: str) -> None:
     with pytest.raises(UsageError):
         print(size_in_bytes(text))  # noqa: T201
@@ -187,6 +265,14 @@ def test_repo_id(repo_id: str) -> None:
 def test_repo_id_that_is_none(repo_id: str) -> None:
     with pytest.raises(UsageError, match="NAMESPACE/NAME"):
         Settings(repo_id=repo_id)
+
+
+@pytest.mark.parametrize("kind", ["datasets", "models", "spaces"])
+def test_type_of_repository_is_no_namespace(kind: str) -> None:
+    with pytest.raises(UsageError, match="type of repository") as caught:
+        Settings(repo_id=f"{kind}/mine")
+    assert "leave the type out" in caught.value.hint
+    assert Settings(repo_id=f"{kind}x/mine").repo_id
 
 
 @given(st.text("aB0-_./ é", max_size=12))

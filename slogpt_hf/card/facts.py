@@ -16,22 +16,35 @@ from slogpt_hf.watch import Provenance
 
 Row = tuple[str, str]
 
-MOST_CHARACTERS = 200
 NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
 MLPS = {"gelu": "exact (erf) GELU, two matrices", "swiglu": "SwiGLU, three matrices"}
 ROTARY_PAIRS = {"interleaved": "neighbouring features", "halves": "the two halves of a head"}
-# Where trainers keep their own datasets; a name below them is no namespace of the Hub.
-LOCAL_NAMESPACES = frozenset({"data", "dataset", "datasets"})
 COMMIT_PAGES = {"bitbucket.org": "commits"}
 
-# The last word of a name, in whatever way its words are joined: hf_token, wandb-api-key, hfToken.
-_SECRET_NAME = re.compile(
-    r"(?:^|[_\-.]|(?<=[a-z])(?=[A-Z]))"
-    r"(?i:token|secret|password|passwd|passphrase|(?:api|access|secret)?key(?:[_-]?id)?"
-    r"|credentials?)$"
+# A trainer's settings may hold anything, so text is shown only of what is known to be a
+# hyper-parameter; numbers, of any name that does not tell of a person or an account.
+_TEXT_SETTING = re.compile(
+    r"(?:activation|attention|decay|device|init|lr_decay|lr_scheduler|mlp|model|norm|optimizer"
+    r"|scheduler)_type|activation|attention|backend|compile|compile_mode|dataset|device|dtype"
+    r"|init_from|loss|lr_decay|lr_schedule|lr_scheduler|mlp|model_name|model_size|norm|optim"
+    r"|optimizer|pos_encoding|position_encoding|positions|precision|role|sampler|schedule"
+    r"|scheduler|variant"
 )
+_PRIVATE = re.compile(
+    r"apikey|bearer|credential|passphrase|passwd|password|secret|webhook"
+    r"|(?:^|_)(?:account|address|auth|authorization|cookie|email|host|jwt|keys?|login|pass|phone"
+    r"|pin|private|pwd|session|sid|signature|ssn|token|user|username)(?:_|$)"
+)
+# Words of _PRIVATE in what the family calls its sizes and ids.
+_HARMLESS = re.compile(r"(?:pad|eos|bos|unk)_token|token_ids?\b|key_value|(?<=_per)_token")
+_SETTING_NAME = re.compile(r"[A-Za-z][\w.-]{0,47}", re.ASCII)
+_WORD_BORDER = re.compile(r"[_.-]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Za-z])(?=[0-9])")
+_NUMBER = re.compile(r"[+-]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:e[+-]?\d{1,4})?|[+-]?inf|nan")
+_SHORT_TEXT = re.compile(r"[\w .:+-]{1,64}(?:/[\w .:+-]{1,64})?")
 _SECRET_VALUE = re.compile(
-    r"\b(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|AKIA)[\w-]{16,}|://[^/\s]*@"
+    r"(?<![a-z0-9])(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[a-z]-|AKIA|eyJ)[\w-]{3}"
+    r"|\bbearer\b|--\w",
+    re.IGNORECASE,
 )
 _PUBLIC_REMOTE = re.compile(r"https://[A-Za-z0-9.-]+(?::\d+)?(?:/[A-Za-z0-9._~-]+)+/?")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -78,9 +91,8 @@ class CardFacts:
         source_dtype: dtype of the checkpoint's weights.
         step: optimizer steps taken; None where none were recorded.
         val_loss: best validation loss, nats per token; None where none was recorded.
-        dataset: what the model was trained on. A Hub id ``namespace/name`` is linked in the
-            metadata; any other name is only shown, since it would link to a dataset of the
-            same name that somebody else owns.
+        dataset: what the model was trained on, as the trainer recorded it. It is only shown: a
+            link would lead to whatever dataset somebody else has under the same name.
         settings: the trainer's settings.
         notes: what the reader of the checkpoint decided, one sentence each.
         target_class: the transformers class of the artefact.
@@ -98,6 +110,7 @@ class CardFacts:
         version: of the release; None before a release.
         sample: generated text; None for none.
         tokenizer: of the artefact; None where it has none.
+        dataset_id: the Hub's id of the dataset, where the user said so; the metadata links it.
     """
 
     spec: Spec
@@ -125,6 +138,7 @@ class CardFacts:
     version: str | None = None
     sample: Sample | None = None
     tokenizer: TokenizerFacts | None = None
+    dataset_id: str | None = None
 
     @property
     def name(self) -> str:
@@ -133,13 +147,8 @@ class CardFacts:
 
     @property
     def dataset_name(self) -> str | None:
-        """The dataset as a person may read it: of a path on this machine only the last part."""
-        return without_folders(self.dataset) if self.dataset else None
-
-    @property
-    def dataset_id(self) -> str | None:
-        """The dataset's id on the Hub, where it is one."""
-        return self.dataset if self.dataset and is_hub_dataset(self.dataset) else None
+        """The dataset as a person may read it: of a path or URL only the last part."""
+        return (without_folders(self.dataset) if self.dataset else "") or self.dataset_id
 
 
 def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> CardFacts:
@@ -176,6 +185,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             version=record["version"],
             sample=Sample(record["sample"]) if record["sample"] else None,
             tokenizer=tokenizer and _tokenizer(tokenizer),
+            dataset_id=record.get("dataset_id"),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
@@ -192,21 +202,6 @@ def _parity(report: Mapping[str, Any]) -> ParityReport:
 
 def _tokenizer(facts: Mapping[str, Any]) -> TokenizerFacts:
     return TokenizerFacts(facts["kind"], facts.get("unknown", "error"), facts.get("source"))
-
-
-def is_hub_dataset(name: str) -> bool:
-    """Whether ``name`` is a ``namespace/name`` that the Hub accepts as the id of a dataset."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    namespace, slash, _ = name.partition("/")
-    if not slash or namespace in LOCAL_NAMESPACES:
-        return False
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    return True
 
 
 def architecture_rows(facts: CardFacts) -> list[Row]:
@@ -246,20 +241,41 @@ def _norm(spec: Spec) -> str:
 
 
 def setting_rows(settings: Mapping[str, Any]) -> list[Row]:
-    """The trainer's settings by name, fit for the public.
+    """The trainer's settings by name that are fit for the public.
 
-    Credentials are left out, of a path on the training machine only the last part is kept, and
-    long text is cut.
+    Numbers and booleans are, also as text, unless the name tells of a credential or a person; and
+    short text of the family's hyper-parameters that is no path, address or credential.
     """
-    return [
-        (name, _cut(without_folders(value) if isinstance(value, str) else str(value)))
-        for name, value in sorted(settings.items())
-        if not (_SECRET_NAME.search(name) or _SECRET_VALUE.search(str(value)))
-    ]
+    rows = ((name, _public_value(name, settings[name])) for name in sorted(settings, key=str))
+    return [(name, value) for name, value in rows if value is not None]
+
+
+def _public_value(name: str, value: Any) -> str | None:
+    if not _SETTING_NAME.fullmatch(str(name)) or _SECRET_VALUE.search(name) or _is_private(name):
+        return None
+    text = str(value) if isinstance(value, bool | int | float | str) else ""
+    if text in ("True", "False") or _NUMBER.fullmatch(text):
+        return text
+    if not _TEXT_SETTING.fullmatch(name.lower().replace("-", "_")):
+        return None
+    text = without_folders(text)
+    known = _SHORT_TEXT.fullmatch(text) and not text.startswith((".", "-"))
+    return text if known and not _SECRET_VALUE.search(text) else None
+
+
+def _is_private(name: str) -> bool:
+    words = _HARMLESS.sub("", "_".join(_WORD_BORDER.split(name)).lower())
+    return bool(_PRIVATE.search(words))
 
 
 def without_folders(text: str) -> str:
-    """The last part of an absolute path; any other text as it is."""
+    """The last part of an absolute path or of a URL's path; any other text as it is.
+
+    Of a URL without a path nothing is left: it names a machine or a bucket.
+    """
+    _, scheme, address = text.partition("://")
+    if scheme:
+        return PurePosixPath(*re.split(r"[?#]", address)[0].split("/")[1:]).name
     if text.startswith("~") or PurePosixPath(text).is_absolute():
         return PurePosixPath(text).name
     return PureWindowsPath(text).name if PureWindowsPath(text).is_absolute() else text
@@ -284,7 +300,3 @@ def prompt_for_snippet(facts: CardFacts) -> str:
     if facts.sample is None:
         return "\n"
     return facts.sample.prompt or facts.sample.text[:1] or "\n"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"

@@ -98,7 +98,6 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "card_data": Markup(metadata_yaml(facts)),
         "commit_url": commit_url(facts.provenance),
         "dataset": facts.dataset_name,
-        "dataset_id": facts.dataset_id,
         "max_new_tokens": max(1, min(NEW_TOKENS, facts.spec.block_size - len(prompt))),
         "name": facts.name,
         "prompt": prompt,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
+from slogpt_hf.errors import CheckpointError
+from slogpt_hf.files import FileStamp, stamp_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +51,7 @@ class Checkpoint:
         facts: what the trainer recorded.
         vocabulary: the characters, where the checkpoint holds them.
         notes: what the reader decided that a person may want to know, one sentence each.
+        stamp: which file ``path`` was when it was opened; None if it was not opened by path.
     """
 
     path: Path
@@ -60,9 +63,27 @@ class Checkpoint:
     facts: TrainingFacts
     vocabulary: Vocabulary | None = None
     notes: tuple[str, ...] = ()
+    stamp: FileStamp | None = None
 
     @property
     def n_parameters(self) -> int:
         """Parameters of the model; a tied head counts once."""
         head = self.spec.vocab_size * self.spec.n_embd if self.spec.tied else 0
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values()) - head
+
+    def require_unchanged(self) -> None:
+        """Raise unless the file at ``path`` is still the one that was opened, as it was then.
+
+        Call it before the weights are used and again after: mapped weights show what is written
+        to the file meanwhile. A file that is cut short while its weights are read ends the
+        process (SIGBUS); no check can prevent that, so let trainers save to a temporary name.
+
+        Raises:
+            CheckpointError: it was replaced, overwritten, cut short or removed.
+        """
+        if self.stamp is not None and stamp_of(self.path) != self.stamp:
+            raise CheckpointError(
+                f"{self.path}: changed while it was being released: the trainer is still "
+                "writing it.",
+                hint="Release it again when training has saved it.",
+            )

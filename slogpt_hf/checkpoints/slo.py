@@ -1,7 +1,8 @@
 """The Slo dialect: ``ckpt.pt`` of the nanoGPT-like trainer, sixteen architectures.
 
 Layout (nanoGPT ``train.py``): ``{'model', 'optimizer', 'model_args', 'iter_num',
-'best_val_loss', 'config'}``. The optimizer's tensors stay on the disk.
+'best_val_loss', 'config'}``, some with a vocabulary (``stoi``, ``itos``, ``chars``) at the top or
+in ``config`` or ``meta``. The optimizer's tensors stay on the disk.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from slogpt_hf.checkpoints.checkpoint import Checkpoint, TrainingFacts
 from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
+from slogpt_hf.datasets.vocabulary import Vocabulary
 from slogpt_hf.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ LINEARS = {
         "mlp.down": "mlp.w2",
     },
 }
+VOCABULARY_KEYS = ("itos", "stoi", "chars")
 FLOAT_DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
@@ -74,6 +77,7 @@ def read(path: Path, content: Mapping[str, Any]) -> Checkpoint:
     _check_tensors(path, spec, tensors)
     dtype = _dtype(path, tensors)
     spec = replace(spec, tied=_same(tensors["lm_head.weight"], tensors["transformer.wte.weight"]))
+    vocabulary, vocabulary_notes = _vocabulary(path, content)
     return Checkpoint(
         path=path,
         dialect=NAME,
@@ -82,7 +86,8 @@ def read(path: Path, content: Mapping[str, Any]) -> Checkpoint:
         parts=parts(spec),
         dtype=dtype,
         facts=_facts(content),
-        notes=_notes(spec),
+        vocabulary=vocabulary,
+        notes=_notes(spec) + vocabulary_notes,
     )
 
 
@@ -312,6 +317,27 @@ def _facts(content: Mapping[str, Any]) -> TrainingFacts:
         dataset=dataset if isinstance(dataset, str) else None,
         settings=settings | ({"role": role} if isinstance(role, str) else {}),
     )
+
+
+def _vocabulary(
+    path: Path, content: Mapping[str, Any]
+) -> tuple[Vocabulary | None, tuple[str, ...]]:
+    """The vocabulary that the file holds, if any; a note where it holds one that is none."""
+    for name in ("", "config", "meta"):
+        place = content.get(name) if name else content
+        if not isinstance(place, Mapping) or not place.keys() & VOCABULARY_KEYS:
+            continue
+        itos, stoi, chars = (place.get(key) for key in VOCABULARY_KEYS)
+        if itos is None and stoi is None:
+            itos = list(chars) if isinstance(chars, str) else chars
+        # The settings' vocab_size is the model's number of rows, which may be padded.
+        vocab_size = None if name == "config" else place.get("vocab_size")
+        try:
+            return Vocabulary.from_tables(itos, stoi, vocab_size, str(path)), ()
+        except CheckpointError as error:
+            reason = error.message.removeprefix(f"{path}: ")
+            return None, (f"The vocabulary in the checkpoint is not used: {reason}",)
+    return None, ()
 
 
 def _number(value: Any) -> float | None:

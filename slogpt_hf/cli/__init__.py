@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
 
 import click
 
@@ -62,6 +68,8 @@ def cli(debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that the outcome has."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stdout = cast(TextIO, _Heedless(sys.stdout))
+    sys.stderr = cast(TextIO, _Heedless(sys.stderr))
     sys.exit(run(arguments))
 
 
@@ -71,7 +79,8 @@ def run(arguments: list[str]) -> int:
     # Accepted anywhere, since it is added to a command line that has just failed.
     arguments = ["--debug"] * debug + [a for a in arguments if a != "--debug"]
     try:
-        result = cli.main(arguments, prog_name="slogpt-hf", standalone_mode=False)
+        with _terminated_as_interrupted():
+            result = cli.main(arguments, prog_name="slogpt-hf", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except (click.exceptions.Abort, KeyboardInterrupt):  # click turns most of the latter into Abort
         click.echo("Interrupted; nothing half-written was left.", err=True)
@@ -81,21 +90,66 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except SloGPTError as error:
         if debug:
-            raise
+            _show_traceback(error)
         click.echo(f"error: {printable(str(error))}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        sys.stdout = None  # whoever read the output has gone
-        return 0
     except Exception as error:
         if debug:
-            raise
+            _show_traceback(error)
         click.echo(
             f"error: {type(error).__name__}: {printable(str(error))} "
             "(a bug of slogpt-hf; run again with --debug and report the traceback)",
             err=True,
         )
         return 1
+
+
+def _show_traceback(error: Exception) -> None:
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        click.echo(printable(line), err=True)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM (a CI's cancel) end a command as Ctrl-C does, so that it cleans up."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class _Heedless:
+    """A stream that goes nowhere once its reader has gone: ``| head`` must not stop a release."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._leave()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._leave()
+            self._stream.flush()
+
+    def _leave(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
 
 def printable(text: str) -> str:

@@ -7,8 +7,15 @@ from typing import Any
 
 import click
 
-from slogpt_hf.cli.options import merged, progress_for, quiet_option
+from slogpt_hf.cli.options import (
+    VOCABULARY,
+    merged,
+    progress_for,
+    quiet_option,
+    settings_options,
+)
 from slogpt_hf.cli.release import print_release
+from slogpt_hf.errors import UsageError
 from slogpt_hf.progress import Progress
 
 DEFAULT_FOLDER = "slogpt-hf-demo"
@@ -28,15 +35,27 @@ REPO_ID = "demo/shakespeare-{variant}"
 @click.option(
     "--folder", default=DEFAULT_FOLDER, show_default=True, help="Where everything is written."
 )
+@settings_options(*VOCABULARY)
 @quiet_option
 def command(
-    checkpoint: str | None, variant: str, steps: int | None, folder: str, quiet: bool
+    checkpoint: str | None,
+    variant: str,
+    steps: int | None,
+    folder: str,
+    quiet: bool,
+    **vocabulary: Any,
 ) -> None:
     """Train a small Slo on a text that ships with slogpt-hf, then release it.
 
     The release goes to an embedded hub below FOLDER/hub: no account, no network. With CHECKPOINT
-    nothing is trained: that checkpoint is released.
+    nothing is trained: that checkpoint is released, and --dataset, --tokenizer, --unknown and
+    --allow-spare-ids are as for release.
     """
+    if checkpoint is None and any(value is not None for value in vocabulary.values()):
+        raise UsageError(
+            "the demo's own model has its own dataset and tokenizer.",
+            hint="Name a CHECKPOINT beside --dataset, --tokenizer, --unknown, --allow-spare-ids.",
+        )
     from slogpt_hf.release import release_checkpoints
 
     progress = progress_for(quiet)
@@ -49,13 +68,18 @@ def command(
             print_release(result, hub)
 
     if checkpoint is not None:
-        publish(Path(checkpoint), "demo/checkpoint")
+        publish(Path(checkpoint), "demo/checkpoint", **vocabulary)
         return
     from slogpt_hf.demo import DEFAULT_STEPS, VARIANTS, checkpoint_path, dataset_path
 
     for name in VARIANTS if variant == "both" else (variant,):
         path = checkpoint_path(Path(folder), name)
-        if not path.is_file():
+        if path.is_file():
+            progress.line(
+                f"   model: {name}, {path} as it is; for a new one remove {path.parent} or name "
+                "another --folder"
+            )
+        else:
             _train(Path(folder), name, steps or DEFAULT_STEPS, progress)
         publish(
             path,

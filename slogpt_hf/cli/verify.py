@@ -21,7 +21,7 @@ from slogpt_hf.errors import ParityError
 @click.command("verify", epilog="Example: slogpt-hf verify out/ckpt.pt my-model")
 @click.argument("model")
 @click.argument("artefact")
-@settings_options("dataset")
+@settings_options("dataset", "tokenizer", "allow_spare_ids")
 @click.option(
     "--trust-remote-code", is_flag=True, help="Run a modeling file that slogpt-hf did not write."
 )

@@ -5,8 +5,7 @@ Nothing here reads a weight. The writer runs a plan forwards, ``restore`` runs i
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -105,7 +104,7 @@ def check_plan(plan: Plan, sources: Mapping[str, Shape]) -> None:
             target is made twice. The message names it.
     """
     targets = [move.target for move in plan.moves] + [zeros.target for zeros in plan.zeros]
-    for name in sorted({name for name in targets if targets.count(name) > 1}):
+    for name in sorted(name for name, count in Counter(targets).items() if count > 1):
         raise CheckpointError(f"The plan makes {name} more than once.")
     used: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for move in plan.moves:
@@ -154,8 +153,3 @@ def restore(plan: Plan, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, parts in pieces.items()
     }
     return sources | {copy.source: sources[copy.of] for copy in plan.copies}
-
-
-def n_elements(shapes: Mapping[str, Shape]) -> int:
-    """Elements of all tensors together."""
-    return sum(math.prod(shape) for shape in shapes.values())

@@ -34,11 +34,14 @@ def shards_for(
     A tensor larger than that gets a file of its own.
     """
     groups: list[dict[str, int]] = [{}]
+    filled = 0  # bytes of the last group
     for name, shape in shapes.items():
         size = math.prod(shape) * ITEM_SIZES[dtype]
-        if groups[-1] and sum(groups[-1].values()) + size > max_shard_bytes:
+        if groups[-1] and filled + size > max_shard_bytes:
             groups.append({})
+            filled = 0
         groups[-1][name] = size
+        filled += size
     if len(groups) == 1:
         return (Shard(WEIGHTS_FILE, groups[0]),)
     return tuple(

@@ -27,7 +27,7 @@ def read_meta(path: Path) -> Vocabulary:
         UsageError: there is no such file that can be read.
         CheckpointError: it is empty, a Git LFS pointer, no such pickle, or would run code.
     """
-    require_file(path, "meta.pkl")
+    require_file(path, "vocabulary")
     size = path.stat().st_size
     if size > MAX_META_BYTES:
         raise CheckpointError(

@@ -76,7 +76,9 @@ class Vocabulary:
                 _check_inverse(characters, stoi, source)
         vocabulary = cls(characters=characters, source=source)
         if vocab_size is not None and (
-            isinstance(vocab_size, bool) or vocab_size != len(characters)
+            isinstance(vocab_size, bool)
+            or not isinstance(vocab_size, int)
+            or vocab_size != len(characters)
         ):
             raise CheckpointError(
                 f"{source}: 'vocab_size' is {describe(vocab_size)}"

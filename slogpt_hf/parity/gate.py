@@ -17,14 +17,25 @@ from torch import Tensor, nn
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import loading, slo
+from slogpt_hf.parity.comparing import Apply, Halves, Run, compare, distance, equal_rows
 from slogpt_hf.parity.float64 import Float64Everywhere
 from slogpt_hf.parity.inputs import Inputs, inputs_for
-from slogpt_hf.parity.report import Comparison, ParityReport
+from slogpt_hf.parity.report import EMBEDDING_DIFFERS, HEAD_DIFFERS, Comparison, ParityReport
 
 FP64_BOUND = 1e-10
 FP32_NOISE_FACTOR = 4
 FLOOR_ULPS = 2  # noise below this many float32 ulps of the largest logit is luck
 PASSES_PER_BATCH = 4
+PROBE_TOKENS = 8
+ORACLE = "built-in plain-torch Slo model"
+FLOAT32_ONLY = "the rounding of float32, float64 agrees everywhere"
+UNPLACED = "a place that the artefact's class does not show"
+SIZES = {
+    "vocab_size": "vocabulary size",
+    "block_size": "context length",
+    "n_layer": "number of layers",
+    "n_embd": "width",
+}
 Weights = Mapping[str, Tensor]
 
 
@@ -57,52 +68,75 @@ def verify_artefact(
     Raises:
         CheckpointError: the artefact does not load, or its tensors are not the model's.
     """
-    started = time.perf_counter()
     dtype = loading.stored_dtype(folder)
-    original = {k: v.to(getattr(torch, dtype)) for k, v in checkpoint.tensors.items()}
+    loading.import_class(folder)
+    started = time.perf_counter()
+    spec = checkpoint.spec
+    single = loading.load_artefact(folder, torch.float32, trust_remote_code)
+    if failures := unlike(spec, single):
+        return not_run(dtype, failures, time.perf_counter() - started)
     with Float64Everywhere():
         exact = loading.load_artefact(folder, torch.float64, trust_remote_code)
-    single = loading.load_artefact(folder, torch.float32, trust_remote_code)
-    batches = inputs_for(checkpoint.spec, text_ids)
+    original = {k: v.to(getattr(torch, dtype)) for k, v in checkpoint.tensors.items()}
+    batches = inputs_for(spec, text_ids)
     forward_seconds = 0.0
 
-    def timed(forward: Callable[[], Tensor]) -> Tensor:
-        nonlocal forward_seconds
-        start = time.perf_counter()
-        output = forward()
-        forward_seconds += time.perf_counter() - start
+    def timed(function: Apply) -> Apply:
+        def run(x: Tensor) -> Tensor:
+            nonlocal forward_seconds
+            start = time.perf_counter()
+            output = function(x)
+            forward_seconds += time.perf_counter() - start
+            return output
+
+        return run
+
+    split = loading.splits(single, batches[0].ids[:2, :PROBE_TOKENS])
+    models = [
+        halves.wrapped(timed)
+        for halves in (
+            oracle(spec, original, timed(torch.Tensor.double)(original[slo.HEAD])),
+            oracle(spec, original, timed(torch.Tensor.float)(original[slo.HEAD])),
+            loading.halves(exact, split).wrapped(lifted),
+            loading.halves(single, split),
+        )
+    ]
+
+    def run(model: Halves, ids: Tensor) -> Run:
+        result = Run.of(model, ids)
         advance(1)
-        return output
+        return result
 
-    def run(ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        spec = checkpoint.spec
-        source_64 = timed(lambda: slo.logits(spec, original, ids, torch.float64))
-        source_32 = timed(lambda: slo.logits(spec, original, ids, torch.float32))
-        with Float64Everywhere():
-            artefact_64 = timed(lambda: loading.logits(exact, ids))
-        return source_64, source_32, artefact_64, timed(lambda: loading.logits(single, ids))
-
-    comparisons = tuple(compare(batch, *run(batch.ids)) for batch in batches)
-    embedding_equal = torch.equal(
-        _embedding(single), original["transformer.wte.weight"].to(torch.float32)
+    comparisons = tuple(
+        compare(batch, spec.vocab_size, *(run(model, batch.ids) for model in models))
+        for batch in batches
     )
+    embedding_equal = equal_rows(loading.embedding(exact), original[slo.EMBEDDING])
+    head_equal = equal_rows(loading.head_weight(exact), original[slo.HEAD])
     bound = fp32_bound(comparisons)
-    failures = judge(comparisons, bound, embedding_equal)
+    failures = judge(comparisons, bound, embedding_equal, head_equal)
+    unequal = [
+        batch
+        for batch, c in zip(batches, comparisons, strict=True)
+        if not c.fp64_error <= FP64_BOUND
+    ]
     divergence = None
     if not embedding_equal:
         divergence = "embedding and positions"
-    elif not all(c.fp64_error <= FP64_BOUND for c in comparisons):
-        divergence = first_divergence(checkpoint, original, exact, batches)
+    elif unequal:
+        divergence = first_divergence(checkpoint, original, exact, unequal)
+    elif not head_equal:
+        divergence = "final norm or head"
     elif failures:
-        divergence = "nowhere in float64; only float32 rounding differs"
+        divergence = FLOAT32_ONLY
     return ParityReport(
         passed=not failures,
-        oracle="built-in plain-torch Slo model",
+        oracle=ORACLE,
         dtype=dtype,
         comparisons=comparisons,
         fp64_bound=FP64_BOUND,
         fp32_bound=bound,
-        embedding_rows=checkpoint.spec.vocab_size,
+        embedding_rows=spec.vocab_size,
         embedding_equal=embedding_equal,
         covered_ids=len({i for batch in batches for i in batch.ids.flatten().tolist()}),
         first_divergence=divergence,
@@ -112,20 +146,53 @@ def verify_artefact(
     )
 
 
-def compare(
-    batch: Inputs, source_64: Tensor, source_32: Tensor, artefact_64: Tensor, artefact_32: Tensor
-) -> Comparison:
-    """Errors and noise of one batch from its four logits (B, T, V)."""
-    max_logit = source_64.abs().max().item()
-    return Comparison(
-        name=batch.name,
-        batch=batch.ids.shape[0],
-        length=batch.ids.shape[1],
-        max_logit=max_logit,
-        fp64_error=_distance(artefact_64, source_64) / max(max_logit, torch.finfo().tiny),
-        fp32_error=_distance(artefact_32, source_32),
-        fp32_noise=_distance(source_32, source_64),
-        top1=(artefact_32.argmax(-1) == source_32.argmax(-1)).double().mean().item(),
+def oracle(spec: Spec, original: Weights, head: Tensor) -> Halves:
+    """The original in the dtype of ``head``, its head (V, n) cast once and not for every chunk."""
+    return Halves(
+        lambda ids: slo.final_state(spec, original, ids, head.dtype),
+        lambda rows: slo.head({slo.HEAD: head}, rows),
+    )
+
+
+def lifted(function: Apply) -> Apply:
+    """``function`` under ``Float64Everywhere``."""
+
+    def run(x: Tensor) -> Tensor:
+        with Float64Everywhere():
+            return function(x)
+
+    return run
+
+
+def unlike(spec: Spec, model: nn.Module) -> tuple[str, ...]:
+    """How the artefact's sizes differ from the original's, one sentence each; empty if not.
+
+    Logits cannot tell all of it: with rotary positions another context length changes none.
+    """
+    sizes = loading.sizes(model)
+    return tuple(
+        f"The artefact's {what} is {sizes[name]}, the original's is {getattr(spec, name)}."
+        for name, what in SIZES.items()
+        if sizes[name] not in (None, getattr(spec, name))
+    )
+
+
+def not_run(dtype: str, failures: tuple[str, ...], seconds: float) -> ParityReport:
+    """The report on an artefact whose sizes are not the original's."""
+    return ParityReport(
+        passed=False,
+        oracle=ORACLE,
+        dtype=dtype,
+        comparisons=(),
+        fp64_bound=FP64_BOUND,
+        fp32_bound=math.nan,
+        embedding_rows=0,
+        embedding_equal=False,
+        covered_ids=0,
+        first_divergence="its sizes",
+        failures=failures,
+        seconds=seconds,
+        forward_seconds=0.0,
     )
 
 
@@ -137,7 +204,7 @@ def fp32_bound(comparisons: Sequence[Comparison]) -> float:
 
 
 def judge(
-    comparisons: Sequence[Comparison], bound: float, embedding_equal: bool
+    comparisons: Sequence[Comparison], bound: float, embedding_equal: bool, head_equal: bool
 ) -> tuple[str, ...]:
     """Why the artefact is not equal to the original, one sentence a reason; empty if it is."""
     failures = []
@@ -150,7 +217,9 @@ def judge(
         if not c.fp32_error <= bound:
             failures.append(f"{c.name}: float32 error {c.fp32_error:.2e} > {bound:.2e}.")
     if not embedding_equal:
-        failures.append("The embedding's rows differ from the original's.")
+        failures.append(EMBEDDING_DIFFERS)
+    if not head_equal:
+        failures.append(HEAD_DIFFERS)
     return tuple(failures)
 
 
@@ -162,26 +231,11 @@ def first_divergence(
     for batch in batches:
         with Float64Everywhere():
             streams = loading.residual_stream(exact, spec.n_layer, batch.ids)
+        if not streams:
+            return UNPLACED
         sources = slo.hidden_states(spec, original, batch.ids, torch.float64)
         # The oracle's last state is behind the final norm; the streams end before it.
         for i, (ours, theirs) in enumerate(zip(streams, sources, strict=False)):
-            if not _distance(ours, theirs) <= FP64_BOUND * theirs.abs().max().item():
+            if not distance(ours, theirs) <= FP64_BOUND * theirs.abs().max().item():
                 return "embedding and positions" if i == 0 else f"layer {i - 1}"
     return "final norm or head"
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    """max |a - b| in float64; infinite if shapes differ or a value is NaN.
-
-    It goes row by row so that memory stays small.
-    """
-    if a.shape != b.shape:
-        return math.inf
-    rows = zip(*(torch.split(tensor.flatten(0, 1), 64) for tensor in (a, b)), strict=True)
-    worst = torch.stack([(x.double() - y.double()).abs().max() for x, y in rows]).max().item()
-    return math.inf if math.isnan(worst) else worst
-
-
-def _embedding(model: nn.Module) -> Tensor:
-    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
-    return weight

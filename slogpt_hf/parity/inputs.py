@@ -12,10 +12,10 @@ from slogpt_hf.checkpoints.spec import Spec
 if TYPE_CHECKING:
     from torch import Tensor
 
-COVERING_TOKENS = 2048  # at most, beyond one full block
-COVERING_LOGITS = 1 << 26  # likewise: 0.5 GB in float64
-LARGEST_LOGITS = 1 << 28  # of one batch, 2 GB in float64: a longer block is run up to here
+COVERABLE_IDS = 8192  # a vocabulary up to here goes through the model whole
+COVERING_TOKENS = 1024  # of full blocks for a larger one, or one block if that is longer
 LONGEST = 1 << 14  # tokens; attention's time grows with the square
+ODD, SINGLE = "odd length, batch of 2", "single token, batch of 4"
 SEED = 1337
 
 
@@ -33,9 +33,11 @@ class Inputs:
 
 
 def inputs_for(spec: Spec, text_ids: Sequence[int] = ()) -> tuple[Inputs, ...]:
-    """Full block_size over as much of the vocabulary as fits, odd and single lengths, real text.
+    """Full block_size over the vocabulary, odd and single lengths, real text.
 
-    A block too long to run (LARGEST_LOGITS, LONGEST) is run as far as that, and its name says so.
+    Ids repeat only when every id has been drawn. Of a vocabulary above COVERABLE_IDS they are a
+    sample: the rows of the others are compared without running them. A block above LONGEST is
+    run as far as that, and its name says so.
 
     Args:
         spec: gives block_size and vocabulary.
@@ -45,20 +47,20 @@ def inputs_for(spec: Spec, text_ids: Sequence[int] = ()) -> tuple[Inputs, ...]:
 
     generator = torch.Generator().manual_seed(SEED)
     vocab = spec.vocab_size
-    block = max(1, min(spec.block_size, LONGEST, LARGEST_LOGITS // vocab))
-    most = min(COVERING_TOKENS // block, COVERING_LOGITS // (block * vocab))
-    rows = min(math.ceil(vocab / block), max(1, most))
-    shuffled = torch.randperm(vocab, generator=generator).repeat(math.ceil(rows * block / vocab))
+    block = max(1, min(spec.block_size, LONGEST))
+    tokens = vocab if vocab <= COVERABLE_IDS else min(vocab, max(block, COVERING_TOKENS))
+    rows = math.ceil(tokens / block)
     full = "full block" if block == spec.block_size else f"first {block} of the block"
     odd = max(1, (block // 2 - 1) | 1)
 
-    def drawn(batch: int, length: int) -> Tensor:
-        return torch.randint(vocab, (batch, length), generator=generator)
-
+    sizes = {full: (rows, block), ODD: (2, odd), SINGLE: (4, 1)}
+    counts = [batch * length for batch, length in sizes.values()]
+    shuffles = math.ceil(sum(counts) / vocab)
+    ids = torch.cat([torch.randperm(vocab, generator=generator) for _ in range(shuffles)])
+    parts = torch.split(ids[: sum(counts)], counts)
     batches = [
-        Inputs(full, shuffled[: rows * block].view(rows, block)),
-        Inputs("odd length, batch of 2", drawn(2, odd)),
-        Inputs("single token, batch of 4", drawn(4, 1)),
+        Inputs(name, part.view(size))
+        for (name, size), part in zip(sizes.items(), parts, strict=True)
     ]
     if text_ids:
         batches.append(Inputs("real text", torch.tensor([list(text_ids[:block])])))

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 SCHEMA = 1
+EMBEDDING_DIFFERS = "The embedding's rows differ from the original's."
+HEAD_DIFFERS = "The head's rows differ from the original's."
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ class ParityReport:
         passed: the artefact computes what the original computes.
         oracle: what stood for the original.
         dtype: dtype of the artefact's weights; the original was run with the same rounding.
-        comparisons: one a batch.
+        comparisons: one a batch; none where the sizes differ, since nothing was run.
         fp64_bound: largest relative error allowed in float64.
-        fp32_bound: largest absolute error allowed in float32: 4 x the original's own noise.
-        embedding_rows: rows of the embedding compared for equality: all of them.
-        embedding_equal: they are equal, bit for bit.
+        fp32_bound: largest absolute error allowed in float32: 4 x the original's own noise; NaN
+            where nothing was run.
+        embedding_rows: rows of embedding and head compared for equality: all of them, or none.
+        embedding_equal: those of the embedding are equal, bit for bit.
         covered_ids: different token ids that went through the model.
-        first_divergence: where the artefact first leaves the original; None if nowhere.
+        first_divergence: where the artefact first leaves the original, as what follows "at";
+            None if nowhere.
         failures: why the verdict is what it is, one sentence each; empty when passed.
         seconds: wall time of the gate.
         forward_seconds: of these, inside the forward passes that it cannot avoid.
@@ -70,30 +74,38 @@ class ParityReport:
 
     @property
     def fp64_error(self) -> float:
-        """Worst relative error in float64."""
-        return max(c.fp64_error for c in self.comparisons)
+        """Worst relative error in float64; infinite if nothing was run."""
+        return max((c.fp64_error for c in self.comparisons), default=math.inf)
 
     @property
     def fp32_error(self) -> float:
-        """Worst absolute error in float32."""
-        return max(c.fp32_error for c in self.comparisons)
+        """Worst absolute error in float32; infinite if nothing was run."""
+        return max((c.fp32_error for c in self.comparisons), default=math.inf)
 
     @property
     def fp32_noise(self) -> float:
-        """Worst rounding noise of the original in float32."""
-        return max(c.fp32_noise for c in self.comparisons)
+        """Worst rounding noise of the original in float32; infinite if nothing was run."""
+        return max((c.fp32_noise for c in self.comparisons), default=math.inf)
+
+    @property
+    def head_equal(self) -> bool:
+        """The head's rows were compared and are equal, bit for bit."""
+        return bool(self.comparisons) and HEAD_DIFFERS not in self.failures
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; ``schema`` numbers the layout. What is not finite becomes null."""
-        worst = {
+        derived = {
             "fp64_error": self.fp64_error,
             "fp32_error": self.fp32_error,
             "fp32_noise": self.fp32_noise,
+            "head_equal": self.head_equal,
         }
-        return cast(dict[str, Any], _finite({"schema": SCHEMA, **worst, **asdict(self)}))
+        return cast(dict[str, Any], _finite({"schema": SCHEMA, **derived, **asdict(self)}))
 
     def table(self) -> str:
         """One row a batch, in columns for a terminal."""
+        if not self.comparisons:
+            return "No batch was run."
         rows = [("batch", "shape", "float64 (relative)", "float32", "own noise", "same top-1")]
         rows += [
             (
@@ -115,6 +127,8 @@ class ParityReport:
     def summary(self) -> str:
         """One line for a log."""
         verdict = "equal to the original" if self.passed else "NOT equal to the original"
+        if not self.comparisons:
+            return f"{verdict}: {' '.join(self.failures)}"
         return (
             f"{verdict}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
             f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e})"

@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, n width, H heads, d = n / H, V vocabulary.
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from slogpt_hf.checkpoints.spec import Spec
 
 PREFIX = "transformer."
+EMBEDDING, HEAD = f"{PREFIX}wte.weight", "lm_head.weight"
 
 
 def hidden_states(
@@ -40,17 +42,14 @@ def hidden_states(
     Yields:
         ``n_layer + 2`` tensors (B, T, n) of ``dtype``.
     """
-    x = F.embedding(ids, tensors[f"{PREFIX}wte.weight"]).to(dtype)  # (B, T, n)
+    x = F.embedding(ids, tensors[EMBEDDING]).to(dtype)  # (B, T, n)
     if spec.positions == "learned":
         x = x + tensors[f"{PREFIX}wpe.weight"][: ids.shape[1]].to(dtype)  # (T, n)
     yield x
     table = rotary_table(spec, ids.shape[1], table_dtype or dtype).to(dtype)
+    stored = by_block(tensors)
     for i in range(spec.n_layer):
-        block = {
-            name.removeprefix(f"{PREFIX}h.{i}."): tensor.to(dtype)
-            for name, tensor in tensors.items()
-            if name.startswith(f"{PREFIX}h.{i}.")
-        }
+        block = {name: tensor.to(dtype) for name, tensor in stored[str(i)].items()}
         x = x + attention(spec, block, norm(spec, block, "ln_1", x), table)
         x = x + mlp(spec, block, norm(spec, block, "ln_2", x))
         yield x
@@ -70,13 +69,33 @@ def logits(
     table_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Logits (B, T, V) of every position, in ``dtype``; arguments as in ``hidden_states``."""
-    *_, x = hidden_states(spec, tensors, ids, dtype, table_dtype)
-    return head(tensors, x)
+    return head(tensors, final_state(spec, tensors, ids, dtype, table_dtype))
+
+
+def final_state(
+    spec: Spec,
+    tensors: Mapping[str, Tensor],
+    ids: Tensor,
+    dtype: torch.dtype,
+    table_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The last of ``hidden_states`` (B, T, n), which enters the head; the others are let go."""
+    return deque(hidden_states(spec, tensors, ids, dtype, table_dtype), maxlen=1).pop()
 
 
 def head(tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Logits (B, T, V) from the last hidden state (B, T, n)."""
-    return F.linear(x, tensors["lm_head.weight"].to(x.dtype))
+    """Logits (..., V) from the last hidden state (..., n)."""
+    return F.linear(x, tensors[HEAD].to(x.dtype))
+
+
+def by_block(tensors: Mapping[str, Tensor]) -> Mapping[str, Mapping[str, Tensor]]:
+    """The tensors inside the blocks: number of the block, name inside it."""
+    blocks: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        if name.startswith(f"{PREFIX}h."):
+            number, _, inner = name.removeprefix(f"{PREFIX}h.").partition(".")
+            blocks[number][inner] = tensor
+    return blocks
 
 
 def norm(spec: Spec, w: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:

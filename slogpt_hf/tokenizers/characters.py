@@ -65,6 +65,20 @@ def write_character_tokenizer(
     )
 
 
+def require_entry(vocabulary: Vocabulary, unknown: str) -> None:
+    """Raise unless ``unknown`` is "error" or an entry of the vocabulary.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if unknown != "error" and unknown not in vocabulary.ids:
+        raise UsageError(
+            f"unknown characters cannot become {describe(unknown)}:"
+            f" {vocabulary.source} does not have it.",
+            hint="Give 'error' or one character of the vocabulary.",
+        )
+
+
 def _backend(ids: Mapping[str, int], unknown: str, names: Mapping[str, str]) -> dict[str, object]:
     """The ``tokenizer.json`` of the tokenizers library, version 1.0."""
     special = sorted({name: ids[name] for name in names.values()}.items(), key=lambda item: item[1])
@@ -149,12 +163,7 @@ def _unknown_entry(vocabulary: Vocabulary, unknown: str, names: Mapping[str, str
             )
         return names["unk"]
     if unknown != "error":
-        if unknown not in vocabulary.ids:
-            raise UsageError(
-                f"unknown characters cannot become {describe(unknown)}:"
-                f" {vocabulary.source} does not have it.",
-                hint="Give 'error' or one character of the vocabulary.",
-            )
+        require_entry(vocabulary, unknown)
         return unknown
     entry = _NO_UNKNOWN
     while entry in vocabulary.ids:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError
+from slogpt_hf.progress import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -92,9 +93,10 @@ def _load(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
+        with quiet_transformers():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
     except Exception as error:  # the backend raises bare Exception
         raise CheckpointError(
             f"{folder}: its tokenizer cannot be loaded: {type(error).__name__}: {error}",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slogpt_hf.errors import CheckpointError, UsageError
-from slogpt_hf.files import write_files
+from slogpt_hf.progress import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,23 +21,39 @@ KNOWN_TOKENIZERS = {
     32000: ("Llama's sentencepiece", "the folder that holds its tokenizer.model"),
 }
 
+# How and whence this machine loaded the tokenizer, which transformers saves with it.
+LOADING_KEYS = {
+    "is_local",
+    "local_files_only",
+    "name_or_path",
+    "_commit_hash",
+    "tokenizer_file",
+    "vocab_file",
+    "merges_file",
+}
 
-def copy_tokenizer(
-    source: str, folder: Path, *, vocab_size: int, model_max_length: int | None
-) -> None:
-    """Copy a tokenizer that fits the model into a folder.
+
+def tokenizer_files(
+    source: str, *, vocab_size: int, model_max_length: int | None
+) -> dict[str, bytes]:
+    """The files of a tokenizer that fits the model: name to content.
 
     Args:
         source: a folder, a ``tokenizer.json``, or a Hub repo id.
-        folder: created if missing.
         vocab_size: number of ids of the model; it may have more than the tokenizer.
         model_max_length: the model's context length, in tokens; None keeps the tokenizer's.
 
     Raises:
-        UsageError: there is no tokenizer at ``source``, or the folder cannot be written.
-        CheckpointError: it has more ids than the model, or would need code of its own.
+        UsageError: there is no tokenizer at ``source``.
+        CheckpointError: it has more ids than the model, has no ``tokenizer.json`` form, or
+            would need code of its own.
     """
     tokenizer = _load(source)
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{source}: {type(tokenizer).__name__} has no tokenizer.json, which an artefact needs.",
+            hint="Give a fast tokenizer: a folder or Hub repo id that holds a tokenizer.json.",
+        )
     # The highest id counts, not the number of entries: ids may have gaps.
     needed = max(len(tokenizer), *(i + 1 for i in tokenizer.get_vocab().values()))
     if needed > vocab_size:
@@ -48,10 +65,12 @@ def copy_tokenizer(
         tokenizer.model_max_length = model_max_length
     with tempfile.TemporaryDirectory() as temporary:
         tokenizer.save_pretrained(temporary)
-        write_files(
-            folder,
-            {path.name: path.read_bytes() for path in sorted(Path(temporary).iterdir())},
-        )
+        paths = sorted(path for path in Path(temporary).iterdir() if path.is_file())
+        files = {path.name: path.read_bytes() for path in paths}
+    config = json.loads(files["tokenizer_config.json"])
+    kept = {key: value for key, value in config.items() if key not in LOADING_KEYS}
+    text = json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
+    return files | {"tokenizer_config.json": text.encode()}
 
 
 def required_tokenizer(vocab_size: int) -> str:
@@ -95,12 +114,15 @@ def _load(source: str) -> PreTrainedTokenizerBase:
                 hint="Give a folder, a tokenizer.json or a Hub repo id.",
             ) from error
     try:
-        if path.is_file():
-            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(tokenizer_file=str(path))
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(
-                path if local else source, trust_remote_code=False, local_files_only=local
-            )
+        with quiet_transformers():
+            if path.is_file():
+                tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
+                    tokenizer_file=str(path)
+                )
+            else:
+                tokenizer = AutoTokenizer.from_pretrained(
+                    path if local else source, trust_remote_code=False, local_files_only=local
+                )
     except Exception as error:  # the backend raises bare Exception
         kind, what = (CheckpointError, "be read") if local else (UsageError, "be loaded")
         raise kind(

@@ -1,4 +1,4 @@
-"""The git commit and branch that a checkpoint was found on."""
+"""The git commit and branch that a checkpoint was found on, and whether it belongs to them."""
 
 from __future__ import annotations
 
@@ -9,49 +9,92 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/]*@")
-SET_BY_HOOKS = ("GIT_DIR", "GIT_WORK_TREE")  # git obeys them rather than the folder
+# Set while a hook runs; git obeys them rather than the folder.
+SET_BY_HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+OPTIONS = {"GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1"}
+STATUS = (
+    "status",
+    "--porcelain=v2",
+    "-z",
+    "--branch",
+    "--untracked-files=no",
+    "--ignore-submodules=dirty",  # does not start git in them
+)
+# Fields before the path, by the kind of a record of `git status --porcelain=v2`.
+FIELDS = {"1": 8, "2": 9, "u": 10}
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where in a git repository a file lies; None for what git does not know.
+    """The repository around a file; None for what git does not know or nobody asked it.
 
     Attributes:
         commit: id of the commit that is checked out, 40 hex digits.
         branch: name of the branch that is checked out; None when HEAD is detached.
         remote: URL of ``origin``, without credentials.
+        tracked: the file is part of the commit, unchanged. Otherwise the commit is only what was
+            checked out when the file was read.
+        dirty: a file that git tracks was changed since the commit.
     """
 
     commit: str | None = None
     branch: str | None = None
     remote: str | None = None
+    tracked: bool | None = None
+    dirty: bool | None = None
 
 
 def provenance_of(path: Path) -> Provenance:
-    """The commit, branch and remote of the repository around ``path``; empty outside of one."""
-    folder = path.resolve().parent
-    commit = _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
-    if commit is None:
+    """The commit, branch and remote of the repository around ``path``; empty outside of one.
+
+    Format: "Porcelain Format Version 2" of https://git-scm.com/docs/git-status.
+    """
+    path = path.resolve()
+    status = _git(path.parent, *STATUS, env=_without_filters(path.parent))
+    records = (status or "").split("\0")
+    heads = dict(r.removeprefix("# branch.").split(" ", 1) for r in records if r.startswith("# b"))
+    if heads.get("oid", "(initial)") == "(initial)":
         return Provenance()
-    remote = _git(folder, "remote", "get-url", "origin")
+    changed = [r.split(" ", FIELDS[r[0]])[-1] for r in records if r[:1] in FIELDS and r[1:2] == " "]
+    name = _git(path.parent, "ls-files", "-z", "--full-name", "--", path.name)
+    remote = _git(path.parent, "remote", "get-url", "origin")
     return Provenance(
-        commit=commit,
-        branch=_git(folder, "symbolic-ref", "--quiet", "--short", "HEAD"),
+        commit=heads["oid"],
+        branch=None if heads["head"] == "(detached)" else heads["head"],
         remote=CREDENTIALS_IN_URL.sub("", remote) if remote else None,
+        tracked=name is not None and name.rstrip("\0") not in changed,
+        dirty=bool(changed),
     )
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _without_filters(folder: Path) -> dict[str, str]:
+    """Environment without the programs that a repository's files are filtered through.
+
+    Whoever made the repository chose them. The files of a fresh checkout are compared by their
+    times; one that only its filter could show to be unchanged counts as changed.
+    """
+    keys = _git(folder, "config", "-z", "--name-only", "--get-regexp", r"^filter\.") or ""
+    count = os.environ.get("GIT_CONFIG_COUNT", "")  # what the caller configures stays
+    first = int(count) if count.isdecimal() else 0
+    names = dict(enumerate(filter(None, keys.split("\0")), first))
+    return (
+        {"GIT_CONFIG_COUNT": str(first + len(names))}
+        | {f"GIT_CONFIG_KEY_{i}": name for i, name in names.items()}
+        | {f"GIT_CONFIG_VALUE_{i}": "" for i in names}
+    )
+
+
+def _git(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> str | None:
     inherited = {name: value for name, value in os.environ.items() if name not in SET_BY_HOOKS}
     try:
         result = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
             timeout=30,
             check=False,
-            env=inherited | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=inherited | OPTIONS | (env or {}),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

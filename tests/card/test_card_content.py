@@ -21,6 +21,7 @@ from slogpt_hf.card import (
     render_facts,
     validate_card,
 )
+from slogpt_hf.card.facts import setting_rows
 from slogpt_hf.errors import CheckpointError, ParityError, UsageError
 
 Make = Callable[..., CardFacts]
@@ -124,22 +125,42 @@ def test_what_was_not_recorded_is_left_out(card_facts: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "ids", "kind"),
+    ("dataset", "shown"),
     [
-        ("me/poems", ["me/poems"], "me/poems"),
-        ("shakespeare", None, "text"),
-        ("data/poems", None, "text"),
-        ("a--b/c", None, "text"),
-        ("/srv/annika/poems", None, "text"),
+        ("me/poems", "me/poems"),
+        ("mydata/books", "mydata/books"),
+        ("shakespeare", "shakespeare"),
+        ("/srv/annika/poems", "poems"),
+        ("C:\\Users\\annika\\poems", "poems"),
+        ("~annika/poems", "poems"),
+        ("file:///srv/annika/poems", "poems"),
+        ("https://annika:pw@example.org/annika/poems/?token=annika#annika", "poems"),
+        ("s3://annika/poems", "poems"),
+        ("s3://annika", "not recorded"),
+        ("https://annika:pw@example.org", "not recorded"),
     ],
 )
-def test_only_a_hub_id_is_linked_as_dataset(
-    card_facts: Make, dataset: str, ids: list[str] | None, kind: str
+def test_a_dataset_that_the_trainer_recorded_is_shown_and_not_linked(
+    card_facts: Make, dataset: str, shown: str
 ) -> None:
     card = render_facts(card_facts(dataset=dataset))
-    assert metadata(card).get("datasets") == ids
-    assert ModelCard(card).data.eval_results[0].dataset_type == kind
-    assert "/srv/annika" not in card
+    assert "datasets" not in metadata(card)
+    (result, _) = ModelCard(card).data.eval_results
+    assert (result.dataset_type, result.dataset_name) == ("text", shown)
+    assert "annika" not in card
+
+
+def test_a_dataset_that_the_user_named_is_linked(
+    record: dict[str, Any], report: dict[str, Any]
+) -> None:
+    for dataset_id, ids in (("me/poems", ["me/poems"]), (None, None)):
+        card = render_card({**record, "dataset_id": dataset_id}, report)
+        assert metadata(card).get("datasets") == ids
+        result = ModelCard(card).data.eval_results[0]
+        assert result.dataset_type == (dataset_id or "text")
+        assert result.dataset_name == "shakespeare_char"
+    with pytest.raises(UsageError, match="datasets: 'not an id'"):
+        render_card({**record, "dataset_id": "not an id"}, report)
 
 
 @pytest.mark.parametrize(("loss", "metrics"), [(0.0, 2), (900.0, 1), (float("nan"), 0)])
@@ -192,21 +213,109 @@ def test_limits_say_what_the_tokenizer_does(card_facts: Make) -> None:
     assert "/srv" not in card
 
 
-def test_settings_tell_no_credentials_and_no_folders(card_facts: Make) -> None:
-    settings = {
-        "out_dir": "/home/annika/out-small",
-        "windows": "C:\\Users\\annika\\out",
-        "wandb_api_key": "0xdeadbeef",
-        "hf_token": "x",
-        "note": "push with hf_abcdefghijklmnopqrstuvwx",
-        "max_tokens": 7,
-        "text": "y" * 1000,
-    }
-    card = render_facts(card_facts(settings=settings))
-    assert "| `out_dir` | `out-small` |" in card
-    assert "| `max_tokens` | `7` |" in card
-    for secret in ("annika", "0xdeadbeef", "hf_token", "hf_abc", "y" * 300):
-        assert secret not in card
+HYPER_PARAMETERS = {
+    "learning_rate": (6e-4, "0.0006"),
+    "min_lr": (1e-05, "1e-05"),
+    "n_layer": (12, "12"),
+    "decay_lr": (True, "True"),
+    "compile": (False, "False"),
+    "max_tokens": (7, "7"),
+    "eos_token_id": (0, "0"),
+    "num_key_value_heads": (4, "4"),
+    "bytesPerToken": (1.5, "1.5"),
+    "grad_clip": (float("inf"), "inf"),
+    "dataset": ("me/poems", "me/poems"),
+    "init_from": ("gpt2-xl", "gpt2-xl"),
+    "device": ("cuda:0", "cuda:0"),
+    "lr-schedule": ("cosine", "cosine"),
+    "role": ("critic", "critic"),
+}
+PRIVATE = {
+    "auth": "Bearer canary",
+    "db_pwd": "canary",
+    "db-pwd": 4711,
+    "api_keys": 4711,
+    "wandb_api_key_2": "4711",
+    "dbPassword1": 4711,
+    "pin": 4711,
+    "hfToken": 4711,
+    "aws.account": 4711,
+    "jwt": "eyJcanary",
+    "slack_webhook": "https://hooks.slack.com/canary",
+    "cmd": "train.py --token hf_canary",
+    "note": "file:///home/canary/x",
+    "master_addr": "canary.corp.internal",
+    "bucket": "canary",
+    "data_dir": "canary",
+    "out_dir": "/home/canary",
+    "wandb_project": "canary",
+    "hf_canaryname": 1,
+    "name with canary": 1,
+    "list": ["canary"],
+    "mapping": {"canary": 1},
+    "nothing": None,
+    7: "canary",
+    # Hyper-parameters with what is none
+    "optimizer": "Bearer canary",
+    "scheduler": "hf_canary",
+    "backend": "tcp://canary:1234",
+    "dtype": "canary@example.org",
+    "model_type": "../canary/x",
+    "model_name": "a/canary/b",
+    "precision": "canary\nx",
+    "variant": "canary" * 20,
+    "sampler": "-canary",
+    "compile_mode": "--canary",
+}
+
+
+def test_settings_of_the_trainer_that_are_shown() -> None:
+    shown = {name: text for name, (_, text) in HYPER_PARAMETERS.items()}
+    assert dict(setting_rows({name: value for name, (value, _) in HYPER_PARAMETERS.items()})) == (
+        shown
+    )
+    assert dict(setting_rows(shown)) == shown  # as read back from release.json
+    assert setting_rows({"dataset": "/home/me/poems"}) == [("dataset", "poems")]
+
+
+@pytest.mark.parametrize("name", PRIVATE)
+def test_settings_of_the_trainer_that_are_not_shown(name: str) -> None:
+    assert setting_rows({name: PRIVATE[name]}) == []
+
+
+def test_the_card_filters_the_settings_of_a_record(card_facts: Make) -> None:
+    card = render_facts(card_facts(settings={"learning_rate": "0.1", "note": "canary"}))
+    assert "| `learning_rate` | `0.1` |" in card
+    assert "canary" not in card and "note" not in card
+
+
+@pytest.mark.parametrize(
+    ("tracked", "dirty", "said"),
+    [
+        (True, False, ""),
+        (None, None, ""),
+        (True, True, ", with uncommitted changes"),
+        (
+            False,
+            False,
+            ", HEAD of the repository around the checkpoint when it was released; the checkpoint "
+            "is not part of it",
+        ),
+    ],
+)
+def test_the_commit_is_not_said_to_hold_a_checkpoint_that_it_does_not(
+    card_facts: Make, tracked: bool | None, dirty: bool | None, said: str
+) -> None:
+    provenance = replace(card_facts().provenance, remote=None, tracked=tracked, dirty=dirty)
+    card = render_facts(card_facts(provenance=provenance))
+    assert f"| Commit | `{provenance.commit}`{said} |" in card
+
+
+def test_special_tokens_are_only_denied_of_characters(card_facts: Make) -> None:
+    said = "There are no special tokens"
+    assert said in section(render_facts(card_facts()), "Limits")
+    for tokenizer in (None, TokenizerFacts("existing", source="gpt2")):
+        assert said not in render_facts(card_facts(tokenizer=tokenizer))
 
 
 def test_a_failed_proof_gives_no_card(card_facts: Make) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from torch import nn
 
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.checkpoints.slo import parts, tensor_shapes
+from slogpt_hf.errors import CheckpointError
 
 Write = Callable[..., Path]
 Content = Callable[..., dict[str, Any]]
@@ -195,6 +198,101 @@ def test_optimizer_state_is_never_read(slo_checkpoint: Write, tmp_path: Path) ->
         assert archive.testzip() is not None
     after = read_checkpoint(spoiled).tensors
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def overwritten(path: Path) -> None:
+    stat = path.stat()
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+
+
+def replaced(path: Path) -> None:
+    stat, other = path.stat(), path.with_name("new.pt")
+    shutil.copyfile(path, other)
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+
+
+def cut_short(path: Path) -> None:
+    stat = path.stat()
+    os.truncate(path, stat.st_size // 2)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [overwritten, replaced, cut_short, Path.unlink])
+def test_file_that_changes_after_it_was_opened_is_noticed(
+    slo_checkpoint: Write, change: Callable[[Path], None]
+) -> None:
+    path = slo_checkpoint()
+    checkpoint = read_checkpoint(path)
+    checkpoint.require_unchanged()
+    change(path)
+    with pytest.raises(CheckpointError, match="changed while it was being released") as caught:
+        checkpoint.require_unchanged()
+    assert caught.value.exit_code == 3
+    assert str(path) in caught.value.message
+    assert "when training has saved it" in caught.value.hint
+
+
+CHARACTERS = "".join(map(chr, range(48, 48 + 37)))
+STOI = {c: i for i, c in enumerate(CHARACTERS)}
+TABLES: dict[str, dict[str, Any]] = {
+    "both": {"stoi": STOI, "itos": dict(enumerate(CHARACTERS)), "vocab_size": 37},
+    "stoi": {"stoi": STOI},
+    "itos list": {"itos": list(CHARACTERS)},
+    "chars": {"chars": list(CHARACTERS)},
+    "chars as text": {"chars": CHARACTERS, "vocab_size": 37},
+}
+
+
+@pytest.mark.parametrize("place", ["", "config", "meta"])
+@pytest.mark.parametrize("form", TABLES)
+def test_vocabulary_in_the_checkpoint(
+    slo_content: Content, tmp_path: Path, form: str, place: str
+) -> None:
+    content = slo_content()
+    content |= {place: content.get(place, {}) | TABLES[form]} if place else TABLES[form]
+    path = saved(content, tmp_path)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.vocabulary is not None
+    assert "".join(checkpoint.vocabulary.characters) == CHARACTERS
+    assert checkpoint.vocabulary.source == str(path)
+
+
+def test_padded_vocab_size_of_the_settings_is_the_models(
+    slo_content: Content, tmp_path: Path
+) -> None:
+    content = slo_content()
+    content["config"] |= {"chars": "abc", "vocab_size": 37}
+    vocabulary = read_checkpoint(saved(content, tmp_path)).vocabulary
+    assert vocabulary is not None and vocabulary.size == 3
+
+
+def test_checkpoint_without_a_vocabulary(slo_checkpoint: Write) -> None:
+    checkpoint = read_checkpoint(slo_checkpoint())
+    assert checkpoint.vocabulary is None
+    assert "vocabulary" not in " ".join(checkpoint.notes)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"stoi": {"a": 0, "b": 0}},
+        {"itos": ["a"], "stoi": {"b": 0}},
+        {"chars": torch.arange(5)},
+        {"chars": True},
+        {"itos": [["a"]]},
+        {"chars": "ab", "vocab_size": torch.arange(2)},
+        {"stoi": {}},
+    ],
+)
+def test_vocabulary_that_is_none_is_said_and_not_used(
+    slo_content: Content, tmp_path: Path, tables: dict[str, Any]
+) -> None:
+    checkpoint = read_checkpoint(saved(slo_content() | tables, tmp_path))
+    assert checkpoint.vocabulary is None
+    (note,) = (note for note in checkpoint.notes if "vocabulary in the checkpoint" in note)
+    assert str(tmp_path) not in note  # notes are published
 
 
 def test_weights_stay_on_the_disk(slo_checkpoint: Write) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -13,7 +16,8 @@ from torch import Tensor
 from slogpt_hf.checkpoints import Spec
 from slogpt_hf.checkpoints.slo import parts, tensor_shapes
 from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
-from slogpt_hf.conversion.plan import Copy, Move, Plan, Zeros, check_plan, n_elements, restore
+from slogpt_hf.conversion.plan import Copy, Move, Plan, Zeros, check_plan, restore
+from slogpt_hf.conversion.safetensors_layout import shards_for
 from slogpt_hf.conversion.targets import plan_for, target_for
 from slogpt_hf.errors import CheckpointError
 
@@ -79,6 +83,10 @@ def test_plan_runs_backwards_to_the_source(spec: Spec, dtype: torch.dtype, seed:
     for name, source in sources.items():
         assert restored[name].dtype == dtype
         assert torch.equal(bits(restored[name]), bits(source)), name
+
+
+def n_elements(shapes: Mapping[str, Shape]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
 
 
 @settings(deadline=None, max_examples=60)
@@ -202,6 +210,16 @@ def test_unsound_plan_is_refused_by_name(kind: str) -> None:
     plan, message = UNSOUND[kind]
     with pytest.raises(CheckpointError, match=message):
         check_plan(plan, SOURCES)
+
+
+def test_checking_takes_time_in_proportion_to_the_layers() -> None:
+    n_tensors = 50_000
+    sources = {f"s{i}": (2, 2) for i in range(n_tensors)}
+    plan = Plan(tuple(Move(f"t{i}", f"s{i}") for i in range(n_tensors)))
+    start = time.process_time()
+    check_plan(plan, sources)
+    assert len(shards_for(plan.target_shapes(sources), "float32", 10**9)) == 1
+    assert time.process_time() - start < 5  # quadratic: a minute
 
 
 @settings(deadline=None, max_examples=60)

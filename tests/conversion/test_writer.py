@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.conversion.plan import Move, Plan, restore
+from slogpt_hf.conversion.safetensors_layout import shards_for
 from slogpt_hf.conversion.writer import PIECE_BYTES, write_weights
 from slogpt_hf.errors import CheckpointError
 
@@ -209,6 +210,16 @@ def test_plan_that_does_not_fit_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="leaves c over"):
         write_weights(plan, tensors, tmp_path, dtype="float32", max_shard_bytes=10**9)
     assert list(tmp_path.iterdir()) == []
+
+
+SHARDS = {10**9: [5], 16: [2, 2, 1], 20: [2, 2, 1], 24: [3, 2], 8: [1] * 5, 1: [1] * 5}
+
+
+@pytest.mark.parametrize("limit", SHARDS)
+def test_shards_are_filled_up_to_the_limit(limit: int) -> None:
+    shards = shards_for({f"t{i}": (2,) for i in range(5)}, "float32", limit)
+    assert [len(shard.n_bytes) for shard in shards] == SHARDS[limit]
+    assert [name for shard in shards for name in shard.n_bytes] == [f"t{i}" for i in range(5)]
 
 
 MEASURE = """

@@ -4,6 +4,7 @@ import os
 import pickle
 import struct
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -257,16 +258,18 @@ def test_pointer_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="no such vocabulary"):
         read_meta(tmp_path / "meta.pkl")
-    with pytest.raises(CheckpointError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder, not a vocabulary") as caught:
         read_meta(tmp_path)
+    assert caught.value.hint == "Name the meta.pkl in it."
 
 
 def test_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "meta.pkl")
-    with pytest.raises(CheckpointError, match="not a regular file"):
+    with pytest.raises(UsageError, match="not a regular file") as caught:
         read_meta(tmp_path / "meta.pkl")
+    assert "vocabulary" in caught.value.hint
 
 
 def test_size_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,5 +353,15 @@ def test_ids_that_are_not(tmp_path: Path, content: bytes, words: str) -> None:
         read_ids(path)
     with pytest.raises(UsageError):
         read_ids(tmp_path / "val.bin")
-    with pytest.raises(CheckpointError, match="folder"):
+    with pytest.raises(UsageError, match="is a folder, not a file of token ids") as caught:
         read_ids(tmp_path)
+    assert "train.bin" in caught.value.hint
+
+
+@pytest.mark.parametrize("read", [read_meta, read_ids])
+def test_empty_file_is_the_prepare_scripts(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(CheckpointError, match="is empty") as caught:
+        read(tmp_path / "empty")
+    assert "prepared the dataset" in caught.value.hint
+    assert "training" not in caught.value.hint

@@ -65,6 +65,7 @@ def test_tables_of_any_form_give_the_vocabulary(characters: list[str], form: str
         (["a"], {"a": 0}, 2, ["'vocab_size' is 2", "1 ids"]),
         (["a"], {"a": 0}, True, ["'vocab_size' is True"]),
         (["a"], {"a": 0}, [[]], ["'vocab_size' is a list"]),
+        (["a"], {"a": 0}, 1.0, ["'vocab_size' is 1.0"]),
         pytest.param(["a"], {"a": 0}, 10**5000, ["'vocab_size'", "64 bits"], id="huge"),
     ],
 )

@@ -275,7 +275,13 @@ def test_commit_and_branch_are_published(
     (result,) = release(committed, "--tag", "{branch}-step{step}", "--json").json
     assert result["tag"] == "runs/one-step250"
     record = json.loads(released_file("release.json", result["tag"]))
-    assert record["source"] == {"commit": commit, "branch": "runs/one", "remote": None}
+    assert record["source"] == {
+        "commit": commit,
+        "branch": "runs/one",
+        "remote": None,
+        "tracked": True,
+        "dirty": False,
+    }
     card = released_file("README.md", result["tag"]).decode()
     assert commit[:7] in card and "runs/one" in card
     assert 'revision="runs/one-step250"' in card
@@ -289,10 +295,10 @@ TEMPLATES = {
     "{}": "not a template",
     "{step.real}": "not a template",
     "{step:>9}": "not a template",
-    "..": "git takes",
-    "{version}.lock": "git takes",
-    "/v{version}": "git takes",
-    "": "git takes",
+    "..": "git and the Hub take",
+    "{version}.lock": "git and the Hub take",
+    "/v{version}": "git and the Hub take",
+    "": "git and the Hub take",
 }
 
 

@@ -234,15 +234,30 @@ def test_nan_in_the_artefact_fails(artefact: Convert) -> None:
 
 
 def test_embedding_row_that_no_input_reaches_is_caught(artefact: Convert) -> None:
-    checkpoint, folder = artefact(tied=False, block_size=4, vocab_size=2600, n_embd=8, n_head=2)
+    checkpoint, folder = artefact(tied=False, block_size=4, vocab_size=9000, n_embd=8, n_head=2)
     batches = inputs_for(checkpoint.spec)
     run = {i for batch in batches for i in batch.ids.flatten().tolist()}
-    row = next(i for i in range(2600) if i not in run)
+    row = next(i for i in range(9000) if i not in run)
     spoil_weights(folder, stale_row("transformer.wte.weight", row))
     report = verify_artefact(checkpoint, folder)
     assert not report.passed
     assert report.failures == ("The embedding's rows differ from the original's.",)
     assert report.first_divergence == "embedding and positions"
+    assert report.head_equal and report.to_dict()["head_equal"]
+
+
+def test_difference_in_the_head_too_small_for_logits_is_caught(artefact: Convert) -> None:
+    checkpoint, folder = artefact(tied=False, vocab_size=9000, n_embd=8, n_head=2)
+
+    def fault(tensors: Tensors) -> None:
+        weight = tensors["lm_head.weight"].view(-1)
+        weight[weight.abs().argmin()] = 0.0
+
+    spoil_weights(folder, fault)
+    report = verify_artefact(checkpoint, folder)
+    assert report.embedding_equal and not (report.head_equal or report.passed)
+    assert report.failures[-1] == "The head's rows differ from the original's."
+    assert report.first_divergence == "final norm or head"
 
 
 def test_float32_only_fault_is_not_blamed_on_a_layer(
@@ -259,7 +274,7 @@ def test_float32_only_fault_is_not_blamed_on_a_layer(
     monkeypatch.setattr(gate, "compare", coarser)
     report = verify_artefact(checkpoint, folder)
     assert not report.passed
-    assert report.first_divergence == "nowhere in float64; only float32 rounding differs"
+    assert report.first_divergence == gate.FLOAT32_ONLY
 
 
 def test_missing_tensor_is_an_error_that_names_it(artefact: Convert) -> None:

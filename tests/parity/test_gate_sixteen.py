@@ -86,6 +86,24 @@ def test_inputs_fit_the_model(slo_checkpoint: Write, block_size: int, vocab_size
     assert len(covered) == vocab_size
 
 
+@pytest.mark.parametrize("block_size", [4, 24, 1024, 3000])
+def test_large_vocabulary_is_sampled_without_repetition(
+    slo_checkpoint: Write, block_size: int
+) -> None:
+    path = slo_checkpoint(block_size=block_size, vocab_size=50304, n_layer=1, n_embd=4)
+    batches = inputs_for(read_checkpoint(path).spec)
+    ids = [i for batch in batches for i in batch.ids.flatten().tolist()]
+    assert len(set(ids)) == len(ids) >= 1024
+    assert batches[0].name == "full block"
+
+
+def test_block_too_long_is_cut_and_says_so(slo_checkpoint: Write) -> None:
+    path = slo_checkpoint(block_size=20_000, vocab_size=5, n_layer=1, n_embd=4)
+    first = inputs_for(read_checkpoint(path).spec)[0]
+    assert first.ids.shape == (1, 16384)
+    assert first.name == "first 16384 of the block"
+
+
 def test_progress_adds_up(slo_checkpoint: Write, convert: Convert) -> None:
     checkpoint, folder = convert(slo_checkpoint())
     told: list[int] = []

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from slogpt_hf.errors import CheckpointError, UsageError
-from slogpt_hf.tokenizers.existing import copy_tokenizer, required_tokenizer
+from slogpt_hf.files import write_files
+from slogpt_hf.tokenizers.existing import required_tokenizer, tokenizer_files
+
+
+def copy_tokenizer(
+    source: str, folder: Path, *, vocab_size: int, model_max_length: int | None
+) -> None:
+    files = tokenizer_files(source, vocab_size=vocab_size, model_max_length=model_max_length)
+    write_files(folder, files)
+
 
 TEXT = "Speak,  speak.\n\nYou are all resolved 🎉"
 
@@ -106,6 +116,36 @@ def test_remote_code_is_not_run(bpe: Path, tmp_path: Path, local_class: str) -> 
         copy_tokenizer(str(source), tmp_path / "out", vocab_size=304, model_max_length=9)
     assert not Path("ran").exists()
     assert not (tmp_path / "out").exists()
+
+
+def test_published_config_says_nothing_of_this_machine(bpe: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(bpe, source)
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    config |= {"name_or_path": str(source), "vocab_file": str(source / "vocab.json")}
+    (source / "tokenizer_config.json").write_text(json.dumps(config))
+    files = tokenizer_files(str(source), vocab_size=304, model_max_length=9)
+    written = json.loads(files["tokenizer_config.json"])
+    for key in ("is_local", "local_files_only", "name_or_path", "vocab_file"):
+        assert key not in written
+    assert written["eos_token"] == "<|endoftext|>" and written["model_max_length"] == 9
+    assert not any(str(tmp_path).encode() in content for content in files.values())
+
+
+def test_same_tokenizer_same_files_wherever_it_lies(bpe: Path, tmp_path: Path) -> None:
+    shutil.copytree(bpe, tmp_path / "elsewhere")
+    here, there = (
+        tokenizer_files(str(folder), vocab_size=304, model_max_length=9)
+        for folder in (bpe, tmp_path / "elsewhere")
+    )
+    assert here == there
+
+
+def test_slow_tokenizer_is_refused(tmp_path: Path) -> None:
+    ByT5Tokenizer().save_pretrained(tmp_path / "source")
+    with pytest.raises(CheckpointError, match=r"ByT5Tokenizer has no tokenizer\.json") as caught:
+        tokenizer_files(str(tmp_path / "source"), vocab_size=384, model_max_length=9)
+    assert "fast tokenizer" in caught.value.hint
 
 
 @pytest.mark.parametrize("size", [50257, 50304])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -34,14 +35,15 @@ def test_commit_branch_and_remote(repository: Path) -> None:
     git(repository, "remote", "add", "origin", "https://example.org/me/model.git")
     commit = git(repository, "rev-parse", "HEAD")
     assert provenance_of(repository / "out" / "ckpt.pt") == Provenance(
-        commit, "runs/shakespeare", "https://example.org/me/model.git"
+        commit, "runs/shakespeare", "https://example.org/me/model.git", tracked=True, dirty=False
     )
 
 
 def test_detached_head_has_no_branch(repository: Path) -> None:
     git(repository, "checkout", "--quiet", "--detach")
     provenance = provenance_of(repository / "out" / "ckpt.pt")
-    assert provenance == Provenance(git(repository, "rev-parse", "HEAD"), None, None)
+    assert provenance.commit == git(repository, "rev-parse", "HEAD")
+    assert provenance.branch is None
 
 
 def test_repository_without_a_commit(repository: Path, tmp_path: Path) -> None:
@@ -97,3 +99,66 @@ def test_branch_name_that_is_not_unicode(repository: Path) -> None:
         check=True,
     )
     assert provenance_of(repository / "out" / "ckpt.pt").branch == "caf\N{REPLACEMENT CHARACTER}"
+
+
+def state(path: Path) -> tuple[bool | None, bool | None]:
+    provenance = provenance_of(path)
+    assert provenance.commit
+    return provenance.tracked, provenance.dirty
+
+
+def test_a_file_is_part_of_the_commit_only_as_it_was_committed(repository: Path) -> None:
+    path = repository / "out" / "ckpt.pt"
+    new = repository / "out" / "new ckpt.pt"
+    assert state(path) == (True, False)
+    new.write_bytes(b"x")
+    assert state(new) == (False, False)
+    assert state(path) == (True, False)  # an untracked file changes nothing
+    git(repository, "add", ".")
+    assert state(new) == (False, True)
+    git(repository, "mv", "out/ckpt.pt", "out/*.pt")
+    assert state(repository / "out" / "*.pt") == (False, True)
+    git(repository, "commit", "--quiet", "-m", "More")
+    assert state(new) == (True, False)
+    path.with_name("*.pt").write_bytes(b"xx")
+    assert state(path.with_name("*.pt")) == (False, True)
+    assert state(new) == (True, True)
+
+
+def test_an_ignored_file_is_not_part_of_the_commit(repository: Path) -> None:
+    (repository / ".gitignore").write_text("*.bin\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "Ignore")
+    (repository / "model.bin").write_bytes(b"x")
+    assert state(repository / "model.bin") == (False, False)
+
+
+def test_no_program_that_a_repository_names_is_started(repository: Path, tmp_path: Path) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    hook.chmod(0o755)
+    (repository / ".gitattributes").write_text("*.pt filter=mine\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "Filter")
+    git(repository, "config", "core.fsmonitor", str(hook))
+    for key in ("clean", "process", "required"):
+        git(repository, "config", f"filter.mine.{key}", str(hook) if key != "required" else "true")
+    path = repository / "out" / "ckpt.pt"
+    os.utime(path, (0, 0))  # so that git has to read it
+    assert state(path) == (True, False)
+    assert not (tmp_path / "started").exists()
+    subprocess.run(["git", "-C", str(repository), "status"], capture_output=True, check=False)
+    assert (tmp_path / "started").exists()  # which git alone would do
+
+
+def test_configuration_from_the_environment_is_kept(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = repository / "out" / "ckpt.pt"
+    git(repository, "config", "filter.mine.clean", "cat")
+    path.chmod(0o755)
+    assert state(path) == (False, True)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.fileMode")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "false")
+    assert state(path) == (True, False)

@@ -236,12 +236,9 @@ def list_refs(repo: Repository, kind: str) -> list[Ref]:
 
 
 def update_ref(repo: Repository, ref: str, new: str, old: str) -> None:
-    """Move, create (`old` all zeros) or delete (`new` all zeros) a ref, only if it still is `old`.
+    """Move or create (`old` all zeros) a ref, only if it still is `old`.
 
     Raises:
         GitError: the ref is not `old`, or its name collides with another ref.
     """
-    if new == NO_OBJECT:
-        git(repo, "update-ref", "--no-deref", "-d", ref, old)
-    else:
-        git(repo, "update-ref", "--no-deref", ref, new, old)
+    git(repo, "update-ref", "--no-deref", ref, new, old)

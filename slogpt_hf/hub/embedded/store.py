@@ -2,7 +2,8 @@
 
 A repository appears and disappears by one rename. What is temporary lies in `.slogpt-hf/incoming`
 on the same file system; what a killed server left there, and git's stale lock files, are swept
-when a server starts and finds that no other process uses the folder.
+when a server starts and finds that no other process uses the folder. A folder that holds something
+else does not become a hub, and repositories that the hub did not create are not swept.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from slogpt_hf.hub.embedded.git import Repository
 from slogpt_hf.hub.embedded.wire import RefusalError
 
 SETTINGS = "slogpt-hf.json"
+MARKER = ".slogpt-hf"
+_MINE = f"[!.]*/*.git/{SETTINGS}"
+_NOTHING = {".DS_Store", ".gitkeep", "lost+found"}  # in folders that people call empty
 _STALE = ("*.lock", "refs/**/*.lock", "objects/*/tmp_obj_*")
 
 
@@ -125,13 +129,14 @@ def open_store(folder: Path) -> Iterator[Store]:
     """Open (and create) a hub folder.
 
     Raises:
-        UsageError: the folder cannot be created or written.
+        UsageError: the folder cannot be created or written, or holds something else than a hub.
     """
     folder = folder.expanduser().resolve()
-    incoming = folder / ".slogpt-hf" / "incoming"
+    incoming = folder / MARKER / "incoming"
     try:
+        _require_hub(folder)
         incoming.mkdir(parents=True, exist_ok=True)
-        lock_fd = os.open(folder / ".slogpt-hf" / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock_fd = os.open(folder / MARKER / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UsageError(
             f"The hub folder {folder} cannot be written: {error.strerror}.",
@@ -150,6 +155,18 @@ def open_store(folder: Path) -> Iterator[Store]:
         os.close(lock_fd)
 
 
+def _require_hub(folder: Path) -> None:
+    """Refuse a folder of other things, which a slip of the keys would otherwise make a hub."""
+    if not folder.is_dir() or (folder / MARKER).is_dir() or any(folder.glob(_MINE)):
+        return
+    other = next((path.name for path in folder.iterdir() if path.name not in _NOTHING), None)
+    if other is not None:
+        raise UsageError(
+            f"The folder {folder} is not a hub: it holds {other!r}.",
+            hint="Name a new or an empty folder, or one that a hub was made in before.",
+        )
+
+
 def _sweep_if_unused(folder: Path, incoming: Path, lock_fd: int) -> None:
     try:
         fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,9 +177,9 @@ def _sweep_if_unused(folder: Path, incoming: Path, lock_fd: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    for git_dir in folder.glob("[!.]*/*.git"):
+    for settings in folder.glob(_MINE):
         for pattern in _STALE:
-            for path in git_dir.glob(pattern):
+            for path in settings.parent.glob(pattern):
                 path.unlink(missing_ok=True)
 
 

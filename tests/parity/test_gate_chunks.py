@@ -1,0 +1,185 @@
+"""Logits in chunks: the same figures, little memory, and still the model that users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.parity import comparing, loading, slo
+from slogpt_hf.parity.comparing import Run, compare, distance, equal_rows
+from slogpt_hf.parity.gate import verify_artefact
+from slogpt_hf.parity.inputs import Inputs
+
+Convert = Callable[..., tuple[Checkpoint, Path]]
+Write = Callable[..., Path]
+BATCH = Inputs("a batch", torch.zeros(3, 5, dtype=torch.int64))
+VOCAB = 11
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the elements of the largest floating-point result of any operation."""
+
+    elements = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self.elements = max(self.elements, value.numel())
+        return result
+
+
+def four_logits() -> tuple[Tensor, ...]:
+    """Float64, float32, float64, float32: (15, 11), alike but for noise that differs by row."""
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.randn(15, VOCAB, generator=generator, dtype=torch.float64)
+    noise = torch.randn(3, 15, VOCAB, generator=generator, dtype=torch.float64)
+    return exact, (exact + noise[0]).float(), exact + noise[1], (exact + noise[2]).float()
+
+
+def runs_of(logits: Iterable[Tensor]) -> list[Run]:
+    return [Run(tensor.clone(), lambda rows: rows.clone()) for tensor in logits]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 7, 15, 1000])
+def test_chunks_give_the_figures_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "CHUNK_LOGITS", rows * VOCAB)
+    source_64, source_32, ours_64, ours_32 = four_logits()
+    result = compare(BATCH, VOCAB, *runs_of(four_logits()))
+    largest = source_64.abs().max().item()
+    assert asdict(result) == {
+        "name": "a batch",
+        "batch": 3,
+        "length": 5,
+        "max_logit": largest,
+        "fp64_error": (ours_64 - source_64).abs().max().item() / largest,
+        "fp32_error": (ours_32 - source_32).abs().max().item(),
+        "fp32_noise": (source_32 - source_64).abs().max().item(),
+        "top1": (ours_32.argmax(-1) == source_32.argmax(-1)).double().mean().item(),
+    }
+    assert 0 < result.top1 < 1
+
+
+@pytest.mark.parametrize("row", [0, 7, 14])
+def test_nan_in_any_chunk_is_infinite(row: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "CHUNK_LOGITS", 4 * VOCAB)
+    logits = four_logits()
+    logits[2][row, 3] = logits[3][row, 3] = float("nan")
+    result = compare(BATCH, VOCAB, *runs_of(logits))
+    assert result.fp64_error == result.fp32_error == float("inf")
+    assert result.fp32_noise < float("inf")
+
+
+def test_logits_of_another_shape_are_infinitely_far() -> None:
+    source_64, source_32, ours_64, ours_32 = four_logits()
+    runs = runs_of((source_64, source_32, ours_64[:, 1:], ours_32[:, 1:]))
+    result = compare(BATCH, VOCAB, *runs)
+    assert result.fp64_error == result.fp32_error == float("inf")
+    assert result.top1 == 0
+    assert distance(source_64, source_64[1:]) == float("inf")
+
+
+def test_rows_are_compared_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "CHUNK_LOGITS", 4 * VOCAB)
+    stored = torch.randn(15, VOCAB).bfloat16()
+    rows = stored.double()
+    assert equal_rows(rows, stored)
+    assert not equal_rows(rows[:-1], stored)
+    rows[-1, -1] += 1e-9
+    assert not equal_rows(rows, stored)
+
+
+@pytest.mark.parametrize("use_rope", [False, True])
+def test_no_tensor_holds_the_logits_of_a_whole_batch(
+    use_rope: bool, slo_checkpoint: Write, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"n_layer": 1, "n_head": 2, "n_embd": 8, "block_size": 256, "vocab_size": 2000}
+    checkpoint, folder = convert(slo_checkpoint(use_rope=use_rope, **sizes))
+    bound = 1 << 17
+    monkeypatch.setattr(comparing, "CHUNK_LOGITS", bound)
+    with LargestTensor() as watch:
+        report = verify_artefact(checkpoint, folder)
+    assert report.passed, report.failures
+    first = report.comparisons[0]
+    assert first.batch * first.length * 2000 > 30 * bound
+    assert bound // 2 < watch.elements <= bound
+
+
+@pytest.mark.parametrize("use_rope", [False, True])
+def test_chunked_report_is_that_of_the_whole(
+    use_rope: bool, slo_checkpoint: Write, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, folder = convert(slo_checkpoint(use_rope=use_rope))
+    whole = verify_artefact(checkpoint, folder)
+    monkeypatch.setattr(comparing, "CHUNK_LOGITS", 3 * checkpoint.spec.vocab_size)
+    chunked = verify_artefact(checkpoint, folder)
+    assert chunked.passed and whole.passed
+    for ours, theirs in zip(chunked.comparisons, whole.comparisons, strict=True):
+        assert ours.max_logit == pytest.approx(theirs.max_logit, rel=1e-12)
+        assert ours.fp32_noise == pytest.approx(theirs.fp32_noise, rel=1)
+        assert ours.top1 == theirs.top1
+
+
+def scaled_logits(self: nn.Module, arguments: Any, output: Any) -> Any:
+    output.logits = output.logits * 1.001
+    return output
+
+
+def test_model_that_is_more_than_its_head_is_judged_whole(
+    slo_checkpoint: Write, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Base and head are right here; what users call is not."""
+    checkpoint, folder = convert(slo_checkpoint())
+    genuine = loading.load_artefact
+
+    def scaling(*arguments: Any) -> nn.Module:
+        model = genuine(*arguments)
+        model.register_forward_hook(scaled_logits)
+        return model
+
+    monkeypatch.setattr(loading, "load_artefact", scaling)
+    report = verify_artefact(checkpoint, folder)
+    assert not report.passed
+    assert report.embedding_equal and report.head_equal
+    assert report.fp64_error == pytest.approx(1e-3, rel=1e-6)
+    assert report.first_divergence == "final norm or head"
+
+
+def test_every_class_splits(
+    switches: dict[str, bool], slo_checkpoint: Write, convert: Convert
+) -> None:
+    _, folder = convert(slo_checkpoint(**switches))
+    model = loading.load_artefact(folder, torch.float32)
+    with torch.no_grad():
+        assert loading.splits(model, torch.tensor([[1, 2, 3], [4, 5, 6]]))
+
+
+def test_tensors_are_looked_through_once_not_once_a_block(slo_checkpoint: Write) -> None:
+    class Counted(dict[str, Tensor]):
+        passes = 0
+
+        def items(self) -> Any:
+            self.passes += 1
+            return super().items()
+
+    def passes(n_layer: int) -> int:
+        checkpoint = read_checkpoint(slo_checkpoint(n_layer=n_layer))
+        tensors = Counted(checkpoint.tensors)
+        slo.logits(checkpoint.spec, tensors, torch.tensor([[1, 2, 3]]), torch.float32)
+        return tensors.passes
+
+    assert passes(12) == passes(1) > 0
