@@ -60,3 +60,9 @@ class TagConflictError(HubError):
     """The tag exists and names other content."""
 
     exit_code = 7
+
+
+def first_line(error: object, most: int = 200) -> str:
+    """What another library's error says, as far as it fits into a message of one line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:most]

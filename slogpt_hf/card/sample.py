@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.errors import CheckpointError, UsageError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,9 +79,8 @@ def _tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
             local_files_only=True,
         )
     except Exception as error:  # whatever a damaged tokenizer makes transformers raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"{folder}: its tokenizer does not load ({lines[0][:300]}).",
+            f"{folder}: its tokenizer does not load ({first_line(error)}).",
             hint="Convert the checkpoint again.",
         ) from error
     return tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED
 
-from slogpt_hf.errors import CheckpointError
+from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.files import require_file
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -54,7 +54,7 @@ def load_torch_file(path: Path) -> Any:
         raise
     except Exception as error:  # whatever a damaged directory makes zipfile raise
         raise CheckpointError(
-            f"{path}: is truncated or damaged ({_first_line(error)}).",
+            f"{path}: is truncated or damaged ({first_line(error)}).",
             hint="Copy it again, or take the checkpoint before it.",
         ) from error
     try:
@@ -69,7 +69,7 @@ def load_torch_file(path: Path) -> Any:
         ) from error
     except Exception as error:  # whatever a damaged file makes the unpickler raise
         raise CheckpointError(
-            f"{path}: cannot be read as a checkpoint ({_first_line(error)}).",
+            f"{path}: cannot be read as a checkpoint ({first_line(error)}).",
             hint="Copy it again, or take the checkpoint before it.",
         ) from error
 
@@ -80,9 +80,4 @@ def _forbidden(message: str) -> str:
             return f"holds an instruction that torch.save does not write ({line.strip()[:160]})"
         if "GLOBAL" in line or "Unsupported" in line:
             return f"holds something that is not plain data ({line.strip()[:160]})"
-    return f"is damaged ({_first_line(message)})"
-
-
-def _first_line(error: object) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return f"is damaged ({first_line(message)})"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
 from slogpt_hf.conversion.targets import SLOGPT
-from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.errors import CheckpointError, UsageError, first_line
 from slogpt_hf.parity.comparing import Halves
 from slogpt_hf.progress import quiet_transformers
 
@@ -70,9 +70,8 @@ def load_artefact(folder: Path, dtype: torch.dtype, trust_remote_code: bool = Fa
                 output_loading_info=True,
             )
         except Exception as error:  # whatever a damaged artefact makes transformers raise
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise CheckpointError(
-                f"{folder}: transformers cannot load it ({lines[0][:300]}).",
+                f"{folder}: transformers cannot load it ({first_line(error)}).",
                 hint="Convert the checkpoint again.",
             ) from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

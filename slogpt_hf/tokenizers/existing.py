@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.errors import CheckpointError, UsageError, first_line
 from slogpt_hf.progress import quiet_transformers
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _load(source: str) -> PreTrainedTokenizerBase:
     except Exception as error:  # the backend raises bare Exception
         kind, what = (CheckpointError, "be read") if local else (UsageError, "be loaded")
         raise kind(
-            f"{source}: the tokenizer cannot {what}: {_first_line(error)}",
+            f"{source}: the tokenizer cannot {what}: {first_line(error)}",
             hint="Give a folder, a tokenizer.json or a Hub repo id that loads without remote code.",
         ) from error
     if "auto_map" in tokenizer.init_kwargs:
@@ -140,7 +140,3 @@ def _load(source: str) -> PreTrainedTokenizerBase:
             f"{source}: holds no tokenizer.", hint="Give a folder that holds a tokenizer.json."
         )
     return tokenizer
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
