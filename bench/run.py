@@ -88,7 +88,7 @@ def conversion(folder: Path, size: str, rounds: int) -> Iterator[Row]:
             yield Row(
                 f"{size} torch.load + save_pretrained / conversion", figures, speedup, 10.0, True
             )
-        memory = result["ours"]
+        memory = child("memory", checkpoint, ours)
         allowed = 64 + 2 * memory["largest"] / MIB
         yield Row(
             f"{size} conversion, MiB of anonymous memory, {variant}",
