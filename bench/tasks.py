@@ -91,6 +91,12 @@ def convert(checkpoint: str, output: str) -> FIGURES:
 
 def memory(checkpoint: str, output: str) -> FIGURES:
     """Peak of anonymous memory during our conversion, bytes above the imports."""
+    import torch
+
+    import slogpt_hf.checkpoints.slo
+    import slogpt_hf.conversion  # noqa: F401
+
+    torch.zeros(1).sum()
     with AnonymousMemory() as watched:
         figures = convert(checkpoint, output)
     return {"anonymous": watched.bytes, "largest": figures["largest"]}
