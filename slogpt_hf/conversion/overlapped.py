@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -47,11 +48,18 @@ class OverlappedFile:
                 if kind is None:
                     os.fsync(self._file.fileno())
 
-    def write(self, data: bytes | memoryview) -> Future[None]:
-        """Queue bytes, which must not change until the future that it returns is done."""
+    def write(
+        self, data: bytes | memoryview, before: Callable[[], None] = lambda: None
+    ) -> Future[None]:
+        """Queue bytes, which must not change until the future that it returns is done.
+
+        Args:
+            data: what to write.
+            before: run by the writing thread first; what it raises, a later call raises.
+        """
         while len(self._pending) >= IN_FLIGHT:
             self._pending.popleft().result()
-        self._pending.append(self._writer.submit(self._write, memoryview(data)))
+        self._pending.append(self._writer.submit(self._write, memoryview(data), before))
         self._unsynced += len(data)
         if self._unsynced >= SYNC_BYTES and (self._sync is None or self._sync.done()):
             self._unsynced = 0
@@ -65,6 +73,7 @@ class OverlappedFile:
         while self._pending:
             self._pending.popleft().result()
 
-    def _write(self, data: memoryview) -> None:
+    def _write(self, data: memoryview, before: Callable[[], None]) -> None:
+        before()
         while data:
             data = data[self._file.write(data) :]

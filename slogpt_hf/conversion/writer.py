@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +72,14 @@ def write_weights(
                     tensor = layout.fill(tensor)
                 source = moves[name].source if name in moves else name
                 for piece in _pieces(tensor, target_dtype):
-                    _require_finite(piece, source)
-                    written = file.write(piece.view(torch.uint8).numpy().data)
-                    advance(piece.nbytes)
+                    check, data = partial(_require_finite, piece, source), _bytes(piece)
+                    # Whoever has less to do checks: laying out costs more than writing.
                     if layout:
-                        layout.in_use_until = written
+                        layout.in_use_until = file.write(data, before=check)
+                    else:
+                        check()
+                        file.write(data)
+                    advance(piece.nbytes)
     if len(shards) > 1:
         (folder / INDEX_FILE).write_text(json.dumps(index(shards), indent=2) + "\n", "utf-8")
     return tuple(folder / shard.file_name for shard in shards)
@@ -106,6 +110,13 @@ def _pieces(tensor: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
 
     for values in torch.split(tensor.view(-1), PIECE_BYTES // tensor.element_size()):
         yield values.to(dtype)
+
+
+def _bytes(piece: Tensor) -> memoryview:
+    import torch
+
+    data: memoryview = piece.view(torch.uint8).numpy().data
+    return data
 
 
 def _require_finite(piece: Tensor, source: str) -> None:
