@@ -281,11 +281,15 @@ def _require_equal_tokenizer(folder: Path, choice: TokenizerChoice) -> None:
 
 
 def _not_equal(path: Path, report: ParityReport, kept: Path) -> ParityError:
-    write_atomically(kept, dump_json(report.to_dict()))
+    try:
+        write_atomically(kept, dump_json(report.to_dict()))
+        hint = f"The whole report is in {kept}."
+    except UsageError as error:  # the verdict counts, and its exit code
+        hint = f"The report could not be kept: {error}"
     return ParityError(
         f"{path}: the converted model is NOT equal to the original; it first leaves it at "
         f"{report.first_divergence}: {report.failures[0]} Nothing was published.",
-        hint=f"The whole report is in {kept}.",
+        hint=hint,
     )
 
 

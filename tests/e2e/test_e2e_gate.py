@@ -61,6 +61,24 @@ def test_unequal_model_is_not_published(
     assert kept["fp64_error"] > kept["fp64_bound"]
 
 
+def test_a_report_that_cannot_be_kept_does_not_change_the_verdict(
+    cli: Cli,
+    golden: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PairsToHalves, "forward", not_permuted)
+    folder = golden("slo-modern")
+    blocked = tmp_path / "here" / "file"
+    blocked.write_bytes(b"")
+    report = blocked / "report.json"
+    outcome = cli(
+        "convert-model", folder, folder / "ckpt.pt", tmp_path / "artefact", "--report", report
+    )
+    assert outcome.code == 4
+    assert "NOT equal" in outcome.err and "report could not be kept" in outcome.err
+
+
 def test_unequal_model_is_not_kept(
     cli: Cli,
     golden: Callable[[str], Path],
