@@ -117,10 +117,10 @@ def readable_errors(what: str, repo_id: str) -> Iterator[None]:
     except SloGPTError:
         raise
     except Exception as error:
-        response = getattr(error, "response", None)
-        status = getattr(response, "status_code", None)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        detail = lines[-1] if lines else type(error).__name__
+        answered = _answered(error)
+        status = getattr(getattr(answered, "response", None), "status_code", None)
+        lines = [line.strip() for line in str(answered).splitlines() if line.strip()]
+        detail = lines[-1] if lines else type(answered).__name__
         if status is None and not _is_transport(error):
             raise
         where = f"status {status}: {detail}" if status else detail
@@ -128,6 +128,14 @@ def readable_errors(what: str, repo_id: str) -> Iterator[None]:
             f"{repo_id}: {what} failed ({where[:300]}).",
             hint=STATUS_HINTS.get(status or 0, ANY_HINT),
         ) from error
+
+
+def _answered(error: BaseException) -> BaseException:
+    """The error that carries the hub's answer, where the client wrapped it into another one."""
+    inner: BaseException | None = error
+    while inner is not None and getattr(inner, "response", None) is None:
+        inner = inner.__cause__
+    return inner or error
 
 
 def _is_transport(error: BaseException | None) -> bool:

@@ -219,6 +219,19 @@ def test_bugs_are_not_blamed_on_the_hub() -> None:
         raise ConnectionResetError("gone")
 
 
+def test_the_hubs_answer_counts_though_the_client_wrapped_it() -> None:
+    class AnsweredError(Exception):
+        response = type("Response", (), {"status_code": 413})
+
+    caught = pytest.raises(HubError, match=r"status 413: too large")
+    with caught as outcome, readable_errors("uploading", REPO):
+        try:
+            raise AnsweredError("too large")
+        except AnsweredError as error:
+            raise RuntimeError("Error while uploading 'model.safetensors'.") from error
+    assert "quota" in outcome.value.hint
+
+
 def test_token_file(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(" hf_abc\n")
