@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from slogpt_hf.checkpoints.slo import spec_from_model_args, tensor_shapes
+from slogpt_hf.checkpoints import slo
+from slogpt_hf.checkpoints.parts import tensor_shapes
 
 SIZES: dict[str, dict[str, int]] = {
     "355M": {"n_layer": 24, "n_head": 16, "n_embd": 1024, "block_size": 1024, "vocab_size": 50304},
@@ -28,7 +29,8 @@ def write_checkpoint(path: Path, size: str, *, optimizer: bool, **switches: bool
     args: dict[str, Any] = SIZES[size] | {"bias": False, "dropout": 0.0} | switches
     generator = torch.Generator().manual_seed(1337)
     weights: dict[str, torch.Tensor] = {}
-    for name, shape in tensor_shapes(spec_from_model_args(path, args, {})).items():
+    spec = slo.spec_from_model_args(args)
+    for name, shape in tensor_shapes(slo.names(spec), spec).items():
         weights[name] = torch.randn(shape, generator=generator) * 0.02 + ("ln_" in name)
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
     moments = {

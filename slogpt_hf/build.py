@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from slogpt_hf.card import generate_sample, render_card, require_card_options
-from slogpt_hf.card.facts import remote_url, setting_rows, without_folders
+from slogpt_hf.card.facts import profile_rows, remote_url, setting_rows, without_folders
 from slogpt_hf.card.record import (
     CARD_FILE,
     RECORD_FILE,
@@ -56,7 +57,7 @@ def convert(
         ParityError: the artefact is not equal to the original; ``output`` is not made.
     """
     require_card_options(settings.license, settings.languages, settings.template)
-    checkpoint = read_checkpoint(checkpoint_path)
+    checkpoint = open_checkpoint(checkpoint_path, settings)
     choice = tokenizer_for(checkpoint, settings)
     with staged_folder(output) as folder:
         digest = hash_checkpoint(checkpoint, progress)
@@ -86,7 +87,7 @@ def verify(
         UsageError: one of the paths is not what it should be, or untrusted code is needed.
         CheckpointError: one of the two cannot be read.
     """
-    checkpoint = read_checkpoint(checkpoint_path)
+    checkpoint = open_checkpoint(checkpoint_path, settings)
     try:
         choice = tokenizer_for(checkpoint, settings)
     except (UsageError, CheckpointError):
@@ -131,7 +132,8 @@ def build_artefact(
     if not report.passed:
         raise _not_equal(checkpoint.path, report, Path(settings.report))
     (folder / REPORT_FILE).write_text(dump_json(report.to_dict()), encoding="utf-8")
-    record = _record(checkpoint, artefact, choice, report, settings, checkpoint_sha256)
+    original = _original_notes(checkpoint, settings)
+    record = _record(checkpoint, artefact, choice, report, settings, checkpoint_sha256, original)
     (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")
     (folder / CARD_FILE).write_text(card_for(folder, record, settings), encoding="utf-8")
     return record
@@ -202,6 +204,11 @@ def require_unchanged(folder: Path, record: Mapping[str, Any]) -> None:
         )
 
 
+def open_checkpoint(path: Path, settings: Settings) -> Checkpoint:
+    """Read a checkpoint with the fields and the base that the settings name."""
+    return read_checkpoint(path, settings.given, settings.base_path)
+
+
 def tokenizer_for(checkpoint: Checkpoint, settings: Settings) -> TokenizerChoice:
     """The tokenizer that the settings choose for a checkpoint."""
     return choose_tokenizer(
@@ -221,14 +228,20 @@ def today() -> str:
 def hash_checkpoint(checkpoint: Checkpoint, progress: Progress) -> str:
     """SHA-256 of the file that was opened as ``checkpoint``, with progress.
 
+    Of several files (a folder, an adapter and its base) it is the SHA-256 of their digests in
+    order, 64 hex digits and a newline each.
+
     Raises:
-        CheckpointError: the file changed since.
+        CheckpointError: a file changed since.
     """
     checkpoint.require_unchanged()
-    with progress.stage("hash", checkpoint.path.stat().st_size) as advance:
-        digest = sha256_of(checkpoint.path, advance)
+    files = checkpoint.files
+    with progress.stage("hash", sum(file.stat().st_size for file in files)) as advance:
+        digests = [sha256_of(file, advance) for file in files]
     checkpoint.require_unchanged()
-    return digest
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(f"{digest}\n" for digest in digests).encode()).hexdigest()
 
 
 def identity_of(
@@ -237,13 +250,17 @@ def identity_of(
     """The identity of the release that these settings make of a checkpoint.
 
     What shapes the artefact counts, however it was asked for: the dtype, how many tensors each
-    weights file takes, and the tokenizer's content.
+    weights file takes, the tokenizer's content, and fields given by hand.
     """
     conversion = plan_conversion(checkpoint, settings.dtype)
-    sources = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
-    shapes = conversion.plan.target_shapes(sources)
+    shapes = conversion.plan.target_shapes(checkpoint.tensors.shapes)
     shards = shards_for(shapes, conversion.dtype, settings.max_shard_bytes)
-    shape = {"dtype": conversion.dtype, "shards": [len(shard.n_bytes) for shard in shards]}
+    shape: dict[str, Any] = {
+        "dtype": conversion.dtype,
+        "shards": [len(shard.n_bytes) for shard in shards],
+    }
+    if checkpoint.given:
+        shape["set"] = dict(checkpoint.given)
     return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})
 
 
@@ -300,6 +317,7 @@ def _record(
     report: ParityReport,
     settings: Settings,
     checkpoint_sha256: str,
+    original_notes: Sequence[str],
 ) -> Record:
     facts, verdict = checkpoint.facts, report.to_dict()
     provenance = provenance_of(checkpoint.path)
@@ -317,13 +335,22 @@ def _record(
         "checkpoint": {
             "file": checkpoint.path.name,
             "sha256": checkpoint_sha256,
+            "container": checkpoint.container,
             "dialect": checkpoint.dialect,
             "dtype": checkpoint.dtype,
             "step": facts.step,
             "val_loss": facts.val_loss,
             "dataset": without_folders(facts.dataset) if facts.dataset else None,
             "settings": dict(setting_rows(facts.settings)),
-            "notes": list(checkpoint.notes),
+            "profile": dict(profile_rows(facts.profile)),
+            "set": dict(checkpoint.given),
+            "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
+            "notes": [
+                *checkpoint.notes,
+                *_quantisation_notes(checkpoint),
+                *_file_notes(checkpoint),
+                *original_notes,
+            ],
         },
         "source": asdict(replace(provenance, remote=remote_url(provenance))),
         "model": {
@@ -342,3 +369,41 @@ def _record(
         "files": hash_files(artefact.folder),
         "previous": [],
     }
+
+
+def _quantisation_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    if (found := checkpoint.quantisation) is None:
+        return ()
+    return (
+        f"The checkpoint is quantised ({found.kind}, groups of {found.group_size} values) and was "
+        "dequantised exactly: the proof is against the quantised weights. By rounding to the "
+        f"nearest, a weight is at most {found.max_error:.2e} from the unquantised one.",
+    )
+
+
+def _file_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    if len(checkpoint.files) == 1:
+        return ()
+    return (
+        f"It is {len(checkpoint.files)} files; the SHA-256 is that of their digests, one a line.",
+    )
+
+
+def _original_notes(checkpoint: Checkpoint, settings: Settings) -> tuple[str, ...]:
+    """How far a quantised checkpoint is from the original that ``unquantised`` names."""
+    if settings.unquantised is None:
+        return ()
+    from slogpt_hf.parity.difference import difference
+
+    path = Path(settings.unquantised)
+    if checkpoint.quantisation is None:
+        raise UsageError(
+            f"--unquantised {path}: but {checkpoint.path} is not quantised.",
+            hint="Leave it out.",
+        )
+    found = difference(checkpoint, read_checkpoint(path, settings.given))
+    return (
+        f"Measured against the unquantised {path.name}: a weight differs by at most "
+        f"{found.weight:.2e}, a logit by at most {found.logit:.2e} (largest logit "
+        f"{found.max_logit:.2e}).",
+    )

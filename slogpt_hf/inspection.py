@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.build import tokenizer_for
-from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.build import open_checkpoint, tokenizer_for
 from slogpt_hf.conversion import plan_conversion
 from slogpt_hf.errors import SloGPTError
 from slogpt_hf.settings import Settings
@@ -16,19 +16,20 @@ def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str
     """The facts of a checkpoint, JSON-ready.
 
     Args:
-        path: file that the trainer saved.
+        path: file or folder that the trainer saved.
         settings: dataset or tokenizer to look at, and the dtype to convert to.
 
     Raises:
-        UsageError: ``path`` is not a file.
+        UsageError: ``path`` is not there.
         CheckpointError: it cannot be read.
     """
     settings = settings or Settings()
-    checkpoint = read_checkpoint(path)
+    checkpoint = open_checkpoint(path, settings)
     conversion = plan_conversion(checkpoint, settings.dtype)
     return {
         "file": str(path),
-        "file_bytes": path.stat().st_size,
+        "file_bytes": sum(file.stat().st_size for file in checkpoint.files),
+        "container": checkpoint.container,
         "dialect": checkpoint.dialect,
         "spec": checkpoint.spec.to_dict(),
         "n_parameters": checkpoint.n_parameters,
@@ -41,6 +42,9 @@ def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str
         "remote_code": conversion.target.modeling_file is not None,
         "target_dtype": conversion.dtype,
         "weights_bytes": conversion.n_bytes,
+        "adapters": len(checkpoint.adapters),
+        "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
+        "profile": dict(checkpoint.facts.profile),
         "notes": list(checkpoint.notes),
     }
 

@@ -13,6 +13,7 @@ from slogpt_hf.build import (
     card_for,
     hash_checkpoint,
     identity_of,
+    open_checkpoint,
     require_unchanged,
     today,
     tokenizer_for,
@@ -28,7 +29,6 @@ from slogpt_hf.card.record import (
     ledger,
     read_record,
 )
-from slogpt_hf.checkpoints import read_checkpoint
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import staged_folder
 from slogpt_hf.hub.client import Hub, open_hub, read_token
@@ -97,7 +97,7 @@ def release_checkpoints(
         raise UsageError("--output takes one checkpoint at a time.", hint="Leave --output out.")
     with _hub(settings) as hub:
         for path in checkpoints:
-            checkpoint = read_checkpoint(path)
+            checkpoint = open_checkpoint(path, settings)
             choice = tokenizer_for(checkpoint, settings)
             _tag(settings, FIRST, checkpoint.facts.step, provenance_of(path).branch, today())
             digest = hash_checkpoint(checkpoint, progress)

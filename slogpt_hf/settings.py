@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,16 @@ class Settings:
     allow_spare_ids: bool = _setting(
         False, "Accept a vocabulary that has fewer entries than the model has rows."
     )
+    set: tuple[str, ...] = _setting(
+        (),
+        "Field that no file records, as NAME=VALUE, e.g. n_head=8; may be given several times.",
+    )
+    base: str | None = _setting(
+        None, "Checkpoint that an adapter-only checkpoint was trained on; both are merged."
+    )
+    unquantised: str | None = _setting(
+        None, "Original of a quantised checkpoint; the card tells by how much they differ."
+    )
     dtype: str | None = _setting(
         None, f"Dtype of the artefact: {', '.join(DTYPES)}; default: kept."
     )
@@ -79,6 +91,17 @@ class Settings:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise UsageError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}.")
         size_in_bytes(self.max_shard_size)
+        self.given  # noqa: B018  raises where a value cannot be meant
+
+    @property
+    def given(self) -> dict[str, bool | int | float]:
+        """What ``set`` says, name to value; of two values for one name the last counts."""
+        return dict(map(given_field, self.set))
+
+    @property
+    def base_path(self) -> Path | None:
+        """The checkpoint that an adapter-only one adapts."""
+        return Path(self.base) if self.base else None
 
     @property
     def max_shard_bytes(self) -> int:
@@ -117,11 +140,34 @@ def load_settings(
     """
     _require_known_variables(environment)
     values = _from_file((folder or Path()) / SETTINGS_FILE)
+    said = values.pop("set", ())
     for name in NAMES:
         if text := environment.get(ENVIRONMENT_PREFIX + name.upper()):
             values[name] = _typed(name, text, ENVIRONMENT_PREFIX + name.upper())
     values |= {name: value for name, value in flags.items() if value is not None}
-    return Settings(**values)
+    # Fields add up, each from the place that counts most.
+    fields_set = (*said, *_typed("set", environment.get("SLOGPT_SET", ""), "SLOGPT_SET"))
+    return Settings(**values | {"set": (*fields_set, *(flags.get("set") or ()))})
+
+
+def given_field(text: str) -> tuple[str, bool | int | float]:
+    """Name and value of ``NAME=VALUE``: a whole number, a number, or true or false.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if name.isidentifier() and equals:
+        if value.lower() in ("true", "false"):
+            return name, value.lower() == "true"
+        for kind in (int, float):
+            with suppress(ValueError):
+                if math.isfinite(number := kind(value)):
+                    return name, number
+    raise UsageError(
+        f"--set {text[:80]!r}: is not NAME=VALUE with a number, true or false.",
+        hint="Write e.g. --set n_head=8 --set block_size=256.",
+    )
 
 
 def size_in_bytes(text: str) -> int:
@@ -186,6 +232,8 @@ def _nearest(name: str, known: list[str], prefix: str = "") -> str:
 
 
 def _typed(name: str, value: Any, where: str) -> Any:
+    if name == "set":
+        return _fields(value, where)
     if not isinstance(NAMES[name].default, bool):
         return _text(name, value, where)
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -193,6 +241,17 @@ def _typed(name: str, value: Any, where: str) -> Any:
     if str(shown).lower() not in known:
         raise UsageError(f"{where} is {shown!r}.", hint="Write true or false.")
     return known[str(shown).lower()]
+
+
+def _fields(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        return tuple(f"{name}={number}" for name, number in value.items())
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    raise UsageError(
+        f"{where} is a {type(value).__name__}, not names and values.",
+        hint="Write e.g. 'set: {n_head: 8, block_size: 256}'.",
+    )
 
 
 def _text(name: str, value: Any, where: str) -> str:

@@ -39,6 +39,7 @@ def _slo_weights(
     import torch
 
     from slogpt_hf.checkpoints import slo
+    from slogpt_hf.checkpoints.parts import tensor_shapes
 
     generator = torch.Generator().manual_seed(seed)
 
@@ -50,7 +51,8 @@ def _slo_weights(
             values = 0.3 * values + (1 if name.endswith("weight") else 0)
         return values.to(getattr(torch, dtype))
 
-    shapes = slo.tensor_shapes(slo.spec_from_model_args(Path("ckpt.pt"), model_args, {}))
+    spec = slo.spec_from_model_args(model_args)
+    shapes = tensor_shapes(slo.names(spec), spec)
     tensors = {name: drawn(name, shape) for name, shape in shapes.items()}
     if tied:
         tensors["lm_head.weight"] = tensors["transformer.wte.weight"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,19 @@ NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
 MLPS = {"gelu": "exact (erf) GELU, two matrices", "swiglu": "SwiGLU, three matrices"}
 ROTARY_PAIRS = {"interleaved": "neighbouring features", "halves": "the two halves of a head"}
 COMMIT_PAGES = {"bitbucket.org": "commits"}
+
+PROFILE_FIELDS = (
+    "name",
+    "version",
+    "lineage",
+    "base_model",
+    "training_dataset",
+    "epochs_trained",
+    "final_val_loss",
+    "born_at",
+    "description",
+)
+PROFILE_LENGTH = 500  # characters of one field
 
 # A trainer's settings may hold anything, so text is shown only of what is known to be a
 # hyper-parameter; numbers, of any name that does not tell of a person or an account.
@@ -111,6 +124,7 @@ class CardFacts:
         sample: generated text; None for none.
         tokenizer: of the artefact; None where it has none.
         dataset_id: the Hub's id of the dataset, where the user said so; the metadata links it.
+        profile: what a ``.sou`` file tells of itself.
     """
 
     spec: Spec
@@ -139,6 +153,7 @@ class CardFacts:
     sample: Sample | None = None
     tokenizer: TokenizerFacts | None = None
     dataset_id: str | None = None
+    profile: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -186,6 +201,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             sample=Sample(record["sample"]) if record["sample"] else None,
             tokenizer=tokenizer and _tokenizer(tokenizer),
             dataset_id=record.get("dataset_id"),
+            profile=source.get("profile", {}),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
@@ -195,7 +211,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
 
 
 def _parity(report: Mapping[str, Any]) -> ParityReport:
-    values = {field.name: report[field.name] for field in fields(ParityReport)}
+    values = {f.name: report[f.name] for f in fields(ParityReport) if f.name in report}
     comparisons = tuple(Comparison(**values) for values in values.pop("comparisons"))
     return ParityReport(comparisons=comparisons, **values)
 
@@ -248,6 +264,16 @@ def setting_rows(settings: Mapping[str, Any]) -> list[Row]:
     """
     rows = ((name, _public_value(name, settings[name])) for name in sorted(settings, key=str))
     return [(name, value) for name, value in rows if value is not None]
+
+
+def profile_rows(profile: Mapping[str, Any]) -> list[Row]:
+    """The fields of a ``.sou`` profile that are known, in its order, fit for the public."""
+    rows = []
+    for name in PROFILE_FIELDS:
+        text = " ".join(without_folders(str(profile.get(name, ""))).split())[:PROFILE_LENGTH]
+        if text and not _SECRET_VALUE.search(text):
+            rows.append((name, text))
+    return rows
 
 
 def _public_value(name: str, value: Any) -> str | None:

@@ -21,6 +21,7 @@ from slogpt_hf.card.facts import (
     architecture_rows,
     commit_url,
     facts_from_record,
+    profile_rows,
     prompt_for_snippet,
     remote_url,
     setting_rows,
@@ -102,6 +103,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "name": facts.name,
         "prompt": prompt,
         "remote_url": remote_url(facts.provenance),
+        "profile": profile_rows(facts.profile),
         "settings": setting_rows(facts.settings),
         "tokenizer_source": without_folders(source) if source else None,
     }

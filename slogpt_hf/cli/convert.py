@@ -10,6 +10,7 @@ import click
 from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
+    FIELDS,
     json_option,
     merged,
     print_json,
@@ -26,7 +27,7 @@ from slogpt_hf.cli.options import (
 @click.argument("dataset")
 @click.argument("model")
 @click.argument("output")
-@settings_options("tokenizer", "unknown", "allow_spare_ids", *CONVERSION, *CARD)
+@settings_options(*FIELDS, "tokenizer", "unknown", "allow_spare_ids", *CONVERSION, *CARD)
 @json_option
 @quiet_option
 def command(

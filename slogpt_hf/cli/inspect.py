@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from slogpt_hf.cli.options import (
+    FIELDS,
     json_option,
     merged,
     print_json,
@@ -18,7 +19,7 @@ from slogpt_hf.cli.options import (
 
 @click.command("inspect", epilog="Example: slogpt-hf inspect out/ckpt.pt")
 @click.argument("checkpoint")
-@settings_options("dataset", "tokenizer", "dtype")
+@settings_options(*FIELDS, "dataset", "tokenizer", "dtype")
 @json_option
 def command(checkpoint: str, as_json: bool, **flags: Any) -> None:
     """Show what CHECKPOINT is: dialect, architecture, size, vocabulary, target class."""
@@ -33,10 +34,12 @@ def command(checkpoint: str, as_json: bool, **flags: Any) -> None:
     print_table(
         [
             ("file", f"{facts['file']} ({human_bytes(facts['file_bytes'])})"),
+            ("layout", facts["container"]),
             ("dialect", facts["dialect"]),
             ("architecture", f"{spec['positions']} positions, {spec['norm']}, {spec['mlp']}"),
             ("biases", "yes" if spec["linear_bias"] else "no"),
             ("layers x heads x width", f"{spec['n_layer']} x {spec['n_head']} x {spec['n_embd']}"),
+            ("key/value heads", spec["n_kv_head"]),
             ("context", f"{spec['block_size']} tokens"),
             ("vocabulary", f"{spec['vocab_size']} ids; {facts['vocabulary']}"),
             ("head", "tied to the embedding" if spec["tied"] else "its own matrix"),

@@ -20,6 +20,9 @@ METAVARS = {
     "dataset": "NAME|PATH",
     "tokenizer": "PATH|REPO",
     "unknown": "error|CHAR",
+    "set": "NAME=VALUE",
+    "base": "CHECKPOINT",
+    "unquantised": "CHECKPOINT",
     "max_shard_size": "SIZE",
     "tag": "TEMPLATE",
     "revision": "BRANCH",
@@ -31,7 +34,8 @@ METAVARS = {
     "token_file": "FILE",
 }
 VOCABULARY = ("dataset", "tokenizer", "unknown", "allow_spare_ids")
-CONVERSION = ("dtype", "max_shard_size", "report")
+FIELDS = ("set", "base")
+CONVERSION = ("unquantised", "dtype", "max_shard_size", "report")
 CARD = ("license", "language", "card_template")
 HUB = ("repo_id", "hub", "tag", "revision", "private", "token_file")
 
@@ -42,13 +46,14 @@ def settings_options(*names: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         for name in reversed(names):
             field = NAMES[name]
-            flag = isinstance(field.default, bool)
+            flag, several = isinstance(field.default, bool), isinstance(field.default, tuple)
             default = f"  [default: {field.default}]" if not flag and field.default else ""
             option = click.option(
                 f"--{name.replace('_', '-')}",
                 name,
                 default=None,
                 is_flag=flag,
+                multiple=several,
                 type=None if flag else TYPES.get(name, str),
                 metavar=None if flag or name in TYPES else METAVARS[name],
                 help=field.metadata["help"] + default,

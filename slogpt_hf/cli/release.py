@@ -13,6 +13,7 @@ import click
 from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
+    FIELDS,
     HUB,
     VOCABULARY,
     json_option,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     "--hub ./hub",
 )
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
-@settings_options(*HUB, *VOCABULARY, *CONVERSION, *CARD, "output")
+@settings_options(*HUB, *FIELDS, *VOCABULARY, *CONVERSION, *CARD, "output")
 @json_option
 @quiet_option
 def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from slogpt_hf.cli.options import (
+    FIELDS,
     json_option,
     merged,
     print_json,
@@ -21,7 +22,7 @@ from slogpt_hf.errors import ParityError
 @click.command("verify", epilog="Example: slogpt-hf verify out/ckpt.pt my-model")
 @click.argument("model")
 @click.argument("artefact")
-@settings_options("dataset", "tokenizer", "allow_spare_ids")
+@settings_options(*FIELDS, "dataset", "tokenizer", "allow_spare_ids")
 @click.option(
     "--trust-remote-code", is_flag=True, help="Run a modeling file that slogpt-hf did not write."
 )

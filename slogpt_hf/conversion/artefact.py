@@ -62,8 +62,8 @@ def plan_conversion(checkpoint: Checkpoint, dtype: str | None = None) -> Convers
     if dtype not in ITEM_SIZES:
         raise UsageError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZES)}.")
     target = target_for(checkpoint.spec)
-    plan = plan_for(checkpoint.spec, checkpoint.parts, target)
-    shapes = plan.target_shapes({k: tuple(v.shape) for k, v in checkpoint.tensors.items()})
+    plan = plan_for(checkpoint.spec, checkpoint.parts, target, checkpoint.adapters)
+    shapes = plan.target_shapes(checkpoint.tensors.shapes)
     n_bytes = sum(math.prod(shape) for shape in shapes.values()) * ITEM_SIZES[dtype]
     return Conversion(target, plan, dtype, n_bytes)
 

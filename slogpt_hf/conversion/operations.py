@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from slogpt_hf.checkpoints.adapters import Adapter, RowScale
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+MERGE_VALUES = 1 << 20  # merged at a time, in float64
 
 Shape = tuple[int, ...]
 
@@ -75,3 +80,38 @@ class PairsToHalves:
 
         halves = torch.unflatten(tensor, 0, (self.n_head, 2, -1))  # (heads, 2, d/2, ...)
         return halves.transpose(1, 2).reshape(tensor.shape)
+
+
+def merged(weight: Tensor, adapter: Adapter, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The one matrix that computes what a weight and its adapter compute together.
+
+    LoRA: W + factor * (B[:, 0] A[0, :] + B[:, 1] A[1, :] + ...), element by element and in this
+    order, so that the result depends on no number of threads and no BLAS. IA3: s[:, None] * W.
+    Each step is done in float64.
+
+    Args:
+        weight: (out, in), of any floating-point dtype.
+        adapter: what stands beside it.
+        tensors: has the adapter's tensors.
+
+    Returns:
+        (out, in) in the dtype of ``weight``, rounded once.
+    """
+    import torch
+
+    result = torch.empty(weight.shape, dtype=weight.dtype)
+    factors = [tensors[name].double() for name in adapter.sources]
+    step = max(1, MERGE_VALUES // weight.shape[1])
+    for start in range(0, weight.shape[0], step):
+        rows = slice(start, start + step)
+        exact = weight[rows].double()
+        if isinstance(adapter, RowScale):
+            exact *= factors[0][rows, None]
+        else:
+            a, b = factors[0], factors[1][rows]
+            total = torch.zeros_like(exact)
+            for r in range(a.shape[0]):
+                total += b[:, r : r + 1] * a[r]
+            exact += adapter.factor * total
+        result[rows] = exact.to(weight.dtype)
+    return result

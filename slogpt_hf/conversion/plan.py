@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from slogpt_hf.checkpoints.adapters import Adapter
 from slogpt_hf.conversion.operations import Operation, Shape
 from slogpt_hf.errors import CheckpointError
 
@@ -77,6 +78,19 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """A source tensor into which an adapter's tensors go before its rows are moved.
+
+    Attributes:
+        source: name of the weight.
+        adapter: what is merged into it; its tensors lie beside the weight.
+    """
+
+    source: str
+    adapter: Adapter
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything a conversion does.
 
@@ -84,11 +98,13 @@ class Plan:
         moves: the target tensors with a source, in file order.
         zeros: the target tensors without one.
         copies: the source tensors that repeat another (a tied head).
+        merges: what happens to source tensors before anything is moved.
     """
 
     moves: tuple[Move, ...]
     zeros: tuple[Zeros, ...] = ()
     copies: tuple[Copy, ...] = ()
+    merges: tuple[Merge, ...] = ()
 
     def target_shapes(self, sources: Mapping[str, Shape]) -> dict[str, Shape]:
         """Name to shape of every target tensor, for source tensors of the given shapes."""
@@ -111,6 +127,13 @@ def check_plan(plan: Plan, sources: Mapping[str, Shape]) -> None:
         if move.source not in sources:
             raise CheckpointError(f"The plan needs {move.source}, which the checkpoint lacks.")
         used[move.source].append(move.rows or (0, sources[move.source][0]))
+    for merge in plan.merges:
+        if merge.source not in used:
+            raise CheckpointError(f"The plan merges into {merge.source}, which it does not move.")
+        for name in merge.adapter.sources:
+            if name not in sources:
+                raise CheckpointError(f"The plan merges {name}, which the checkpoint lacks.")
+            used[name].append((0, sources[name][0]))
     for copy in plan.copies:
         if copy.source not in sources or copy.of not in used:
             raise CheckpointError(f"The plan takes {copy.source} for a copy of {copy.of}.")
@@ -134,6 +157,8 @@ def check_plan(plan: Plan, sources: Mapping[str, Shape]) -> None:
 
 def restore(plan: Plan, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Run a plan backwards: the checkpoint's tensors from the artefact's, bit for bit.
+
+    What an adapter was merged into comes back merged: addition rounds and has no exact inverse.
 
     Args:
         plan: a plan that ``check_plan`` accepts.

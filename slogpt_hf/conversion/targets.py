@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slogpt_hf.checkpoints.adapters import Adapter
 from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
-from slogpt_hf.conversion.plan import Copy, Move, Plan, Zeros
+from slogpt_hf.conversion.plan import Copy, Merge, Move, Plan, Zeros
 
 Config = dict[str, Any]
 
@@ -250,8 +251,17 @@ def config_for(spec: Spec, target: Target, dtype: str) -> Config:
     }
 
 
-def plan_for(spec: Spec, parts: Mapping[str, Part], target: Target) -> Plan:
-    """The conversion of a checkpoint whose roles lie at ``parts`` into ``target``."""
+def plan_for(
+    spec: Spec, parts: Mapping[str, Part], target: Target, adapters: Mapping[str, Adapter]
+) -> Plan:
+    """The conversion of a checkpoint whose roles lie at ``parts`` into ``target``.
+
+    Args:
+        spec: the architecture.
+        parts: role to place.
+        target: the class and its names.
+        adapters: weight to what is merged into it; empty for most checkpoints.
+    """
     moves: list[Move] = []
     zeros: list[Zeros] = []
 
@@ -271,9 +281,11 @@ def plan_for(spec: Spec, parts: Mapping[str, Part], target: Target) -> Plan:
         for module, role in target.block:
             place(target.blocks.format(i=i) + module, f"blocks.{i}.{role}")
     head, embed = parts["head.weight"], parts["embed.weight"]
-    if spec.tied:
-        return Plan(tuple(moves), tuple(zeros), (Copy(head.source, embed.source),))
-    return Plan((*moves, Move("lm_head.weight", head.source, head.rows)), tuple(zeros))
+    copies = (Copy(head.source, embed.source),) if head != embed and spec.tied else ()
+    if not spec.tied:
+        moves.append(Move("lm_head.weight", head.source, head.rows))
+    merges = tuple(Merge(source, adapter) for source, adapter in adapters.items())
+    return Plan(tuple(moves), tuple(zeros), copies, merges)
 
 
 def _operations(spec: Spec, target: Target, role: str, kind: str) -> tuple[Operation, ...]:

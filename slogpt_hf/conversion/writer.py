@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slogpt_hf.checkpoints.tensors import Tensors
+from slogpt_hf.conversion.operations import merged
 from slogpt_hf.conversion.overlapped import OverlappedFile
 from slogpt_hf.conversion.plan import Plan, check_plan
 from slogpt_hf.conversion.safetensors_layout import INDEX_FILE, header, index, shards_for
@@ -25,7 +27,7 @@ PIECE_BYTES = 4 << 20  # small enough to stay in cache between the check and the
 
 def write_weights(
     plan: Plan,
-    tensors: Mapping[str, Tensor],
+    tensors: Tensors,
     folder: Path,
     *,
     dtype: str,
@@ -36,7 +38,7 @@ def write_weights(
 
     Args:
         plan: the conversion.
-        tensors: the checkpoint's tensors, by source name.
+        tensors: the checkpoint's tensors, by source name; each is read when it is its turn.
         folder: existing folder for the safetensors files and, with several, their index.
         dtype: dtype of the written tensors, e.g. ``float32``.
         max_shard_bytes: largest file, in bytes of tensor data.
@@ -50,16 +52,22 @@ def write_weights(
     """
     import torch
 
-    sources = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    check_plan(plan, sources)
-    shapes = plan.target_shapes(sources)
+    check_plan(plan, tensors.shapes)
+    shapes = plan.target_shapes(tensors.shapes)
     moves = {move.target: move for move in plan.moves}
     shards = shards_for(shapes, dtype, max_shard_bytes)
     target_dtype: torch.dtype = getattr(torch, dtype)
 
+    merges = {merge.source: merge.adapter for merge in plan.merges}
+
+    @lru_cache(maxsize=1)  # q, k and v of one stack follow each other
+    def effective(source: str) -> Tensor:
+        weight = tensors[source]
+        return merged(weight, merges[source], tensors) if source in merges else weight
+
     def produce(name: str) -> Tensor:
         move = moves.get(name)
-        return move.run(tensors[move.source]) if move else torch.zeros(shapes[name])
+        return move.run(effective(move.source)) if move else torch.zeros(shapes[name])
 
     layouts = itertools.cycle((_Layout(), _Layout()))  # one is written while the other is filled
     for shard in shards:

@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slogpt_hf.datasets.pickles import load_plain
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import require_file
+from slogpt_hf.pickles import NUMPY, Wording, load
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-MAX_META_BYTES = 64 * 2**20
+MAX_META_BYTES = 16 * 2**20
+WORDING = Wording(
+    forbidden_hint="A vocabulary holds only dicts, lists, text and numbers;"
+    " do not use this file unless you trust who wrote it.",
+    damaged_hint="Check that it is whole and was written by the dataset's prepare script.",
+)
 
 
 def read_meta(path: Path) -> Vocabulary:
@@ -39,7 +44,7 @@ def read_meta(path: Path) -> Vocabulary:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from error
-    meta = load_plain(data, str(path))
+    meta = load(data, str(path), globals=NUMPY, wording=WORDING)
     if not isinstance(meta, dict):
         raise CheckpointError(
             f"{path}: holds {describe(meta)}, not a dict with 'vocab_size', 'itos' and 'stoi'.",

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from slogpt_hf.checkpoints.slo import tensor_shapes
+from slogpt_hf.checkpoints import slo
+from slogpt_hf.checkpoints.parts import tensor_shapes
 from slogpt_hf.checkpoints.spec import Spec
-from slogpt_hf.parity.slo import logits
+from slogpt_hf.parity.decoder import Decoder, logits
+from slogpt_hf.parity.families import SLO
 from slogpt_hf.threads import one_torch_thread
 
 EMBEDDING, HEAD = "transformer.wte.weight", "lm_head.weight"
@@ -118,7 +120,7 @@ def initial_tensors(spec: Spec, random: torch.Generator) -> dict[str, Tensor]:
     the embedding.
     """
     tensors: dict[str, Tensor] = {}
-    for name, shape in tensor_shapes(spec).items():
+    for name, shape in tensor_shapes(slo.names(spec), spec).items():
         if name == HEAD:
             tensors[name] = tensors[EMBEDDING]
         elif len(shape) == 1:
@@ -144,7 +146,7 @@ def cross_entropy(
     spec: Spec, tensors: Mapping[str, Tensor], inputs: Tensor, targets: Tensor
 ) -> Tensor:
     """Mean loss in nats per token of ids (B, T) against the ids that follow them (B, T)."""
-    predicted = logits(spec, tensors, inputs, torch.float32)  # (B, T, V)
+    predicted = logits(Decoder(SLO, spec, tensors), inputs, torch.float32)  # (B, T, V)
     return F.cross_entropy(predicted.flatten(0, 1), targets.flatten())
 
 

@@ -98,7 +98,7 @@ def train_demo(
             for name in ("train.bin", "val.bin")
         )
         model_args = {**VARIANTS[variant], "vocab_size": read_meta(dataset / "meta.pkl").size}
-        spec = spec_from_model_args(out / "ckpt.pt", model_args, {})
+        spec = spec_from_model_args(model_args)
         recipe, started = Recipe(), time.perf_counter()
         trained = fit(spec, train_ids, recipe, steps, seed, advance)
         seconds = time.perf_counter() - started

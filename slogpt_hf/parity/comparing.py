@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -65,10 +65,8 @@ def compare(
 ) -> Comparison:
     """Errors and noise of one batch, the largest over all its logits."""
     positions = batch.ids.numel()
-    step = max(1, CHUNK_LOGITS // vocab_size)
     max_logit = fp64 = fp32 = noise = same = 0.0
-    for start in range(0, positions, step):
-        rows = slice(start, start + step)
+    for rows in chunks(positions, vocab_size):
         exact, single = source_64.logits(rows), source_32.logits(rows)
         max_logit = max(max_logit, _largest(exact))
         fp64 = max(fp64, distance(artefact_64.logits(rows), exact, overwrite=True))
@@ -82,11 +80,32 @@ def compare(
         batch=batch.ids.shape[0],
         length=batch.ids.shape[1],
         max_logit=max_logit,
-        fp64_error=fp64 / max(max_logit, torch.finfo().tiny),
+        fp64_error=relative(fp64, max_logit),
         fp32_error=fp32,
         fp32_noise=noise,
         top1=same / positions,
     )
+
+
+def relative_error(vocab_size: int, ours: Run, theirs: Run) -> float:
+    """max |ours - theirs| over all logits, relative to the largest of ``theirs``."""
+    error = largest = 0.0
+    for rows in chunks(len(theirs.states), vocab_size):
+        logits = theirs.logits(rows)
+        largest = max(largest, _largest(logits))
+        error = max(error, distance(ours.logits(rows), logits, overwrite=True))
+    return relative(error, largest)
+
+
+def chunks(positions: int, vocab_size: int) -> Iterator[slice]:
+    """The positions, as many at once as CHUNK_LOGITS allows."""
+    step = max(1, CHUNK_LOGITS // vocab_size)
+    return (slice(start, start + step) for start in range(0, positions, step))
+
+
+def relative(error: float, largest: float) -> float:
+    """An error as a share of the largest value; infinite where the error is."""
+    return error / max(largest, torch.finfo().tiny) if math.isfinite(error) else math.inf
 
 
 def distance(a: Tensor, b: Tensor, *, overwrite: bool = False) -> float:

@@ -9,25 +9,43 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
-from slogpt_hf.parity import loading, slo
-from slogpt_hf.parity.comparing import Apply, Halves, Run, compare, distance, equal_rows
+from slogpt_hf.parity import decoder, loading
+from slogpt_hf.parity.comparing import (
+    Apply,
+    Halves,
+    Run,
+    compare,
+    distance,
+    equal_rows,
+    relative_error,
+)
+from slogpt_hf.parity.decoder import Decoder
+from slogpt_hf.parity.families import FAMILIES
 from slogpt_hf.parity.float64 import Float64Everywhere
 from slogpt_hf.parity.inputs import Inputs, inputs_for
-from slogpt_hf.parity.report import EMBEDDING_DIFFERS, HEAD_DIFFERS, Comparison, ParityReport
+from slogpt_hf.parity.merging import Merged
+from slogpt_hf.parity.report import (
+    EMBEDDING_DIFFERS,
+    HEAD_DIFFERS,
+    MERGE_DIFFERS,
+    Comparison,
+    ParityReport,
+)
 
 FP64_BOUND = 1e-10
 FP32_NOISE_FACTOR = 4
 FLOOR_ULPS = 2  # noise below this many float32 ulps of the largest logit is luck
 PASSES_PER_BATCH = 4
+MERGE_PASSES_PER_BATCH = 2
 PROBE_TOKENS = 8
-ORACLE = "built-in plain-torch Slo model"
 FLOAT32_ONLY = "the rounding of float32, float64 agrees everywhere"
 UNPLACED = "a place that the artefact's class does not show"
 SIZES = {
@@ -36,12 +54,15 @@ SIZES = {
     "n_layer": "number of layers",
     "n_embd": "width",
 }
-Weights = Mapping[str, Tensor]
 
 
-def n_passes(spec: Spec, text_ids: Sequence[int] = ()) -> int:
-    """Forward passes of ``verify_artefact``: two models in two precisions on every batch."""
-    return PASSES_PER_BATCH * len(inputs_for(spec, text_ids))
+def n_passes(spec: Spec, text_ids: Sequence[int] = (), *, adapted: bool = False) -> int:
+    """Forward passes of ``verify_artefact``: two models in two precisions on every batch.
+
+    ``adapted``, a checkpoint with adapters, adds the original with and without them merged.
+    """
+    a_batch = PASSES_PER_BATCH + (MERGE_PASSES_PER_BATCH if adapted else 0)
+    return a_batch * len(inputs_for(spec, text_ids))
 
 
 @torch.no_grad()
@@ -74,10 +95,10 @@ def verify_artefact(
     spec = checkpoint.spec
     single = loading.load_artefact(folder, torch.float32, trust_remote_code)
     if failures := unlike(spec, single):
-        return not_run(dtype, failures, time.perf_counter() - started)
+        return not_run(oracle_name(checkpoint), dtype, failures, time.perf_counter() - started)
     with Float64Everywhere():
         exact = loading.load_artefact(folder, torch.float64, trust_remote_code)
-    original = {k: v.to(getattr(torch, dtype)) for k, v in checkpoint.tensors.items()}
+    original = rounded(checkpoint, getattr(torch, dtype))
     batches = inputs_for(spec, text_ids)
     forward_seconds = 0.0
 
@@ -91,12 +112,13 @@ def verify_artefact(
 
         return run
 
+    embedding, head = (original.tensors[n] for n in (original.embedding_name, original.head_name))
     split = loading.splits(single, batches[0].ids[:2, :PROBE_TOKENS])
     models = [
         halves.wrapped(timed)
         for halves in (
-            oracle(spec, original, timed(torch.Tensor.double)(original[slo.HEAD])),
-            oracle(spec, original, timed(torch.Tensor.float)(original[slo.HEAD])),
+            oracle(original, timed(torch.Tensor.double)(head)),
+            oracle(original, timed(torch.Tensor.float)(head)),
             loading.halves(exact, split).wrapped(lifted),
             loading.halves(single, split),
         )
@@ -111,10 +133,17 @@ def verify_artefact(
         compare(batch, spec.vocab_size, *(run(model, batch.ids) for model in models))
         for batch in batches
     )
-    embedding_equal = equal_rows(loading.embedding(exact), original[slo.EMBEDDING])
-    head_equal = equal_rows(loading.head_weight(exact), original[slo.HEAD])
+    merge_error = None
+    if checkpoint.adapters:
+        merged, unmerged = (model.wrapped(timed) for model in with_adapters(checkpoint))
+        merge_error = max(
+            relative_error(spec.vocab_size, run(merged, batch.ids), run(unmerged, batch.ids))
+            for batch in batches
+        )
+    embedding_equal = equal_rows(loading.embedding(exact), embedding)
+    head_equal = equal_rows(loading.head_weight(exact), head)
     bound = fp32_bound(comparisons)
-    failures = judge(comparisons, bound, embedding_equal, head_equal)
+    failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error)
     unequal = [
         batch
         for batch, c in zip(batches, comparisons, strict=True)
@@ -124,14 +153,16 @@ def verify_artefact(
     if not embedding_equal:
         divergence = "embedding and positions"
     elif unequal:
-        divergence = first_divergence(checkpoint, original, exact, unequal)
+        divergence = first_divergence(original, exact, unequal)
     elif not head_equal:
         divergence = "final norm or head"
+    elif not merges(merge_error):
+        divergence = "its merged adapters"
     elif failures:
         divergence = FLOAT32_ONLY
     return ParityReport(
         passed=not failures,
-        oracle=ORACLE,
+        oracle=oracle_name(checkpoint),
         dtype=dtype,
         comparisons=comparisons,
         fp64_bound=FP64_BOUND,
@@ -143,14 +174,52 @@ def verify_artefact(
         failures=failures,
         seconds=time.perf_counter() - started,
         forward_seconds=forward_seconds,
+        merge_error=merge_error,
     )
 
 
-def oracle(spec: Spec, original: Weights, head: Tensor) -> Halves:
+def oracle_name(checkpoint: Checkpoint) -> str:
+    """What stands for the original, for the report."""
+    adapters = " with its adapters unmerged" if checkpoint.adapters else ""
+    return f"built-in plain-torch {FAMILIES[checkpoint.dialect].title} model{adapters}"
+
+
+def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:
+    """The original with its weights, adapters merged, in the artefact's dtype.
+
+    Every tensor is fetched once; one that is mapped and of that dtype is not copied.
+    """
+    tensors = checkpoint.tensors
+    if checkpoint.adapters:
+        tensors = Merged(tensors, checkpoint.adapters)
+    return Decoder(
+        FAMILIES[checkpoint.dialect],
+        checkpoint.spec,
+        {name: tensors[name].to(dtype) for name in tensors},
+    )
+
+
+def with_adapters(checkpoint: Checkpoint) -> tuple[Halves, Halves]:
+    """The original in float64 with its adapters merged, nothing rounded, and as it is."""
+    family, spec = FAMILIES[checkpoint.dialect], checkpoint.spec
+    tensors, adapters = checkpoint.tensors, checkpoint.adapters
+    merged = Decoder(family, spec, Merged(tensors, adapters))
+    return float64(merged), float64(Decoder(family, spec, tensors, adapters))
+
+
+def float64(model: Decoder) -> Halves:
+    """A model in float64 whose tensors are cast where they are used."""
+    return Halves(
+        lambda ids: decoder.final_state(model, ids, torch.float64),
+        lambda rows: decoder.head(model, rows),
+    )
+
+
+def oracle(original: Decoder, head: Tensor) -> Halves:
     """The original in the dtype of ``head``, its head (V, n) cast once and not for every chunk."""
     return Halves(
-        lambda ids: slo.final_state(spec, original, ids, head.dtype),
-        lambda rows: slo.head({slo.HEAD: head}, rows),
+        lambda ids: decoder.final_state(original, ids, head.dtype),
+        lambda rows: functional.linear(rows, head),
     )
 
 
@@ -177,11 +246,11 @@ def unlike(spec: Spec, model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def not_run(dtype: str, failures: tuple[str, ...], seconds: float) -> ParityReport:
+def not_run(oracle: str, dtype: str, failures: tuple[str, ...], seconds: float) -> ParityReport:
     """The report on an artefact whose sizes are not the original's."""
     return ParityReport(
         passed=False,
-        oracle=ORACLE,
+        oracle=oracle,
         dtype=dtype,
         comparisons=(),
         fp64_bound=FP64_BOUND,
@@ -203,8 +272,17 @@ def fp32_bound(comparisons: Sequence[Comparison]) -> float:
     return FP32_NOISE_FACTOR * max(noise, FLOOR_ULPS * ulp)
 
 
+def merges(merge_error: float | None) -> bool:
+    """Whether merged adapters compute what the original computes; NaN is not."""
+    return merge_error is None or merge_error <= FP64_BOUND
+
+
 def judge(
-    comparisons: Sequence[Comparison], bound: float, embedding_equal: bool, head_equal: bool
+    comparisons: Sequence[Comparison],
+    bound: float,
+    embedding_equal: bool,
+    head_equal: bool,
+    merge_error: float | None = None,
 ) -> tuple[str, ...]:
     """Why the artefact is not equal to the original, one sentence a reason; empty if it is."""
     failures = []
@@ -220,20 +298,21 @@ def judge(
         failures.append(EMBEDDING_DIFFERS)
     if not head_equal:
         failures.append(HEAD_DIFFERS)
+    if not merges(merge_error):
+        failures.append(
+            f"{MERGE_DIFFERS}: float64 relative error {merge_error:.2e} > {FP64_BOUND:.0e}."
+        )
     return tuple(failures)
 
 
-def first_divergence(
-    checkpoint: Checkpoint, original: Weights, exact: nn.Module, batches: Sequence[Inputs]
-) -> str:
+def first_divergence(original: Decoder, exact: nn.Module, batches: Sequence[Inputs]) -> str:
     """Where the artefact's residual stream first leaves the original's, in float64."""
-    spec = checkpoint.spec
     for batch in batches:
         with Float64Everywhere():
-            streams = loading.residual_stream(exact, spec.n_layer, batch.ids)
+            streams = loading.residual_stream(exact, original.spec.n_layer, batch.ids)
         if not streams:
             return UNPLACED
-        sources = slo.hidden_states(spec, original, batch.ids, torch.float64)
+        sources = decoder.hidden_states(original, batch.ids, torch.float64)
         # The oracle's last state is behind the final norm; the streams end before it.
         for i, (ours, theirs) in enumerate(zip(streams, sources, strict=False)):
             if not distance(ours, theirs) <= FP64_BOUND * theirs.abs().max().item():

@@ -9,6 +9,7 @@ from typing import Any, cast
 SCHEMA = 1
 EMBEDDING_DIFFERS = "The embedding's rows differ from the original's."
 HEAD_DIFFERS = "The head's rows differ from the original's."
+MERGE_DIFFERS = "The merged adapters do not compute what the adapters beside the weights compute"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class ParityReport:
         failures: why the verdict is what it is, one sentence each; empty when passed.
         seconds: wall time of the gate.
         forward_seconds: of these, inside the forward passes that it cannot avoid.
+        merge_error: max |merged - unmerged original| in float64, relative to the largest logit;
+            None without adapters and where nothing was run.
     """
 
     passed: bool
@@ -71,6 +74,7 @@ class ParityReport:
     failures: tuple[str, ...]
     seconds: float
     forward_seconds: float
+    merge_error: float | None = None
 
     @property
     def fp64_error(self) -> float:
@@ -129,9 +133,10 @@ class ParityReport:
         verdict = "equal to the original" if self.passed else "NOT equal to the original"
         if not self.comparisons:
             return f"{verdict}: {' '.join(self.failures)}"
+        merge = "" if self.merge_error is None else f", merge error {self.merge_error:.1e}"
         return (
             f"{verdict}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
-            f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e})"
+            f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e}){merge}"
         )
 
 

@@ -14,6 +14,8 @@ from slogpt_hf.progress import quiet_transformers
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from slogpt_hf.tokenizers.choice import TokenizerChoice
+
 CHUNK = 65_536
 
 # Texts that tokenizers are known to change; of each, what the vocabulary has is checked.
@@ -72,7 +74,7 @@ def check_tokenizer(
     Raises:
         CheckpointError: the files cannot be loaded.
     """
-    tokenizer = _load(folder)
+    tokenizer = load_tokenizer(folder)
     characters = [entry for entry in vocabulary.characters if len(entry) == 1]
     differences = _differences(tokenizer, vocabulary, characters, text)
     compared = 0
@@ -89,7 +91,30 @@ def check_tokenizer(
     )
 
 
-def _load(folder: Path) -> PreTrainedTokenizerBase:
+def check_choice(folder: Path, choice: TokenizerChoice) -> TokenizerReport | None:
+    """Compare the tokenizer files of a folder with what they were made of.
+
+    Returns:
+        The report; None for an existing tokenizer, whose files are taken as they are.
+
+    Raises:
+        CheckpointError: the files cannot be loaded.
+    """
+    from slogpt_hf.tokenizers.piece_check import check_pieces
+
+    if choice.vocabulary is not None:
+        return check_tokenizer(folder, choice.vocabulary, choice.text())
+    if choice.pieces is not None:
+        return check_pieces(folder, choice.pieces, choice.text())
+    return None
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that ``AutoTokenizer`` makes of a folder, without network or remote code.
+
+    Raises:
+        CheckpointError: it makes none.
+    """
     from transformers import AutoTokenizer
 
     try:

@@ -14,18 +14,24 @@ from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import write_files
 from slogpt_hf.tokenizers.characters import require_entry, write_character_tokenizer
 from slogpt_hf.tokenizers.existing import required_tokenizer, tokenizer_files
+from slogpt_hf.tokenizers.piece_files import piece_tokenizer_files
+from slogpt_hf.tokenizers.pieces import Pieces, is_pieces_file, read_pieces
 
 TEXT_CHARACTERS = 1 << 20  # of the dataset's text, for the tokenizer's proof
+
+# What llama2.c calls its tokenizers; run.c's export knows less than what it was exported from.
+PIECES_FILES = ("tokenizer.model", "tokenizer.bin")
 
 
 @dataclass(frozen=True)
 class TokenizerChoice:
-    """A character vocabulary or an existing tokenizer; at most one of the two.
+    """A character vocabulary, scored pieces or an existing tokenizer; at most one of the three.
 
     Attributes:
         vocabulary: the characters.
-        source: folder or Hub repository of an existing tokenizer.
-        files: the existing tokenizer's files for the artefact, name to content.
+        pieces: those of a sentencepiece model or of llama2.c's export of one.
+        source: file of the pieces, or folder or Hub repository of an existing tokenizer.
+        files: the tokenizer's files for the artefact, name to content; none for characters.
         dataset: folder of the dataset, for real text; None without one.
         unknown: what an unknown character does: ``error`` or the character it becomes.
     """
@@ -35,6 +41,7 @@ class TokenizerChoice:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     dataset: Path | None = None
     unknown: str = "error"
+    pieces: Pieces | None = None
 
     def write(self, folder: Path, checkpoint: Checkpoint) -> None:
         """Write the tokenizer's files into an artefact."""
@@ -59,6 +66,14 @@ class TokenizerChoice:
     def facts(self, folder: Path) -> dict[str, Any]:
         """What the release record says of the tokenizer written into ``folder``."""
         digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+        if self.pieces is not None:
+            return {
+                "kind": "sentencepiece",
+                "source": self.source,
+                "source_sha256": self.pieces.sha256,
+                "entries": self.pieces.size,
+                "sha256": digest,
+            }
         if self.vocabulary is None:
             return {"kind": "existing", "source": self.source, "sha256": digest}
         return {
@@ -111,8 +126,10 @@ def choose_tokenizer(
 ) -> TokenizerChoice:
     """Find the vocabulary of a checkpoint.
 
-    In this order: ``tokenizer``; ``dataset``; the checkpoint itself; ``meta.pkl`` beside it; the
-    dataset that the trainer recorded, below the current folder or a parent of the checkpoint's.
+    In this order: ``tokenizer``; ``dataset``; the checkpoint itself; for llama2.c, a
+    ``tokenizer.model`` or ``tokenizer.bin`` beside it with as many pieces as the model has rows;
+    ``meta.pkl`` beside it; the dataset that the trainer recorded, below the current folder or a
+    parent of the checkpoint's.
 
     Raises:
         UsageError: none is found, and the message names the option that gives one; or the
@@ -120,6 +137,11 @@ def choose_tokenizer(
         CheckpointError: it cannot be read or does not fit the model.
     """
     if tokenizer is not None:
+        file = _pieces_file(Path(tokenizer))
+        if file is not None:
+            pieces = read_pieces(file)
+            _require_fit(checkpoint, pieces.size, str(file), allow_spare_ids, "--tokenizer")
+            return _choice_of(pieces, checkpoint)
         files = tokenizer_files(
             tokenizer,
             vocab_size=checkpoint.spec.vocab_size,
@@ -131,12 +153,18 @@ def choose_tokenizer(
     elif checkpoint.vocabulary is not None:
         meta = None
     else:
+        beside = list(_pieces_beside(checkpoint))
+        for pieces in beside:
+            if _fits(checkpoint, pieces.size, allow_spare_ids):
+                return _choice_of(pieces, checkpoint)
         meta = next(_recorded(checkpoint, root or Path()), None)
         if meta is None:
-            raise UsageError(f"{checkpoint.path}: {required_tokenizer(checkpoint.spec.vocab_size)}")
+            others = "".join(f" {p.source} has {p.size} pieces." for p in beside)
+            need = required_tokenizer(checkpoint.spec.vocab_size)
+            raise UsageError(f"{checkpoint.path}: {need}{others}")
     vocabulary = read_meta(meta) if meta else checkpoint.vocabulary
     assert vocabulary is not None
-    _require_fit(checkpoint, vocabulary, allow_spare_ids)
+    _require_fit(checkpoint, vocabulary.size, vocabulary.source, allow_spare_ids, "--dataset")
     require_entry(vocabulary, unknown)
     choice = TokenizerChoice(vocabulary, dataset=meta.parent if meta else None, unknown=unknown)
     _require_known_ids(choice, vocabulary, checkpoint.spec.block_size)
@@ -155,16 +183,50 @@ def _recorded(checkpoint: Checkpoint, root: Path) -> Iterator[Path]:
                 continue
 
 
-def _require_fit(checkpoint: Checkpoint, vocabulary: Vocabulary, allow_spare_ids: bool) -> None:
-    rows = checkpoint.spec.vocab_size
-    if vocabulary.size == rows or (allow_spare_ids and vocabulary.size < rows):
+def _pieces_file(path: Path) -> Path | None:
+    """The file of pieces that a path names, or that lies in a folder without tokenizer.json."""
+    if path.is_file():
+        return path if is_pieces_file(path) else None
+    if not path.is_dir() or (path / "tokenizer.json").exists():
+        return None
+    return next((path / name for name in PIECES_FILES if (path / name).is_file()), None)
+
+
+def _pieces_beside(checkpoint: Checkpoint) -> Iterator[Pieces]:
+    if checkpoint.dialect != "llama2c":
         return
-    hint = "Name the dataset that the model was trained on with --dataset."
-    if vocabulary.size < rows:
+    for name in PIECES_FILES:
+        path = checkpoint.path.parent / name
+        if path.is_file():
+            yield read_pieces(path)
+
+
+def _choice_of(pieces: Pieces, checkpoint: Checkpoint) -> TokenizerChoice:
+    files = piece_tokenizer_files(pieces, checkpoint.spec.block_size)
+    return TokenizerChoice(source=pieces.source, files=files, pieces=pieces)
+
+
+def _fits(checkpoint: Checkpoint, size: int, allow_spare_ids: bool) -> bool:
+    rows = checkpoint.spec.vocab_size
+    return size == rows or (allow_spare_ids and size < rows)
+
+
+_FIT_HINTS = {
+    "--dataset": "Name the dataset that the model was trained on with --dataset.",
+    "--tokenizer": "Give the tokenizer that the model was trained with.",
+}
+
+
+def _require_fit(
+    checkpoint: Checkpoint, size: int, source: str, allow_spare_ids: bool, option: str
+) -> None:
+    if _fits(checkpoint, size, allow_spare_ids):
+        return
+    rows, hint = checkpoint.spec.vocab_size, _FIT_HINTS[option]
+    if size < rows:
         hint += " If the model was padded on purpose, pass --allow-spare-ids."
     raise CheckpointError(
-        f"{vocabulary.source}: has {vocabulary.size} entries, but {checkpoint.path} has "
-        f"{rows} rows in its embedding.",
+        f"{source}: has {size} entries, but {checkpoint.path} has {rows} rows in its embedding.",
         hint=hint,
     )
 

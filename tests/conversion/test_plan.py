@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from slogpt_hf.checkpoints import Spec
-from slogpt_hf.checkpoints.slo import parts, tensor_shapes
+from slogpt_hf.checkpoints import slo
+from slogpt_hf.checkpoints.parts import parts_for, tensor_shapes
 from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
 from slogpt_hf.conversion.plan import Copy, Move, Plan, Zeros, check_plan, restore
 from slogpt_hf.conversion.safetensors_layout import shards_for
@@ -70,11 +71,11 @@ def run(plan: Plan, sources: dict[str, Tensor]) -> dict[str, Tensor]:
 @settings(deadline=None, max_examples=120)
 @given(spec=specs(), dtype=dtypes, seed=st.integers(0, 2**32))
 def test_plan_runs_backwards_to_the_source(spec: Spec, dtype: torch.dtype, seed: int) -> None:
-    shapes = tensor_shapes(spec)
+    shapes = tensor_shapes(slo.names(spec), spec)
     sources = {name: random_bits(s, dtype, seed + i) for i, (name, s) in enumerate(shapes.items())}
     if spec.tied:
         sources["lm_head.weight"] = sources["transformer.wte.weight"]
-    plan = plan_for(spec, parts(spec), target_for(spec))
+    plan = plan_for(spec, parts_for(slo.names(spec), spec), target_for(spec), {})
     check_plan(plan, shapes)
     targets = run(plan, sources)
     assert {k: tuple(t.shape) for k, t in targets.items()} == plan.target_shapes(shapes)
@@ -92,8 +93,8 @@ def n_elements(shapes: Mapping[str, Shape]) -> int:
 @settings(deadline=None, max_examples=60)
 @given(spec=specs())
 def test_plan_keeps_every_element_and_adds_only_zeros(spec: Spec) -> None:
-    shapes = tensor_shapes(spec)
-    plan = plan_for(spec, parts(spec), target_for(spec))
+    shapes = tensor_shapes(slo.names(spec), spec)
+    plan = plan_for(spec, parts_for(slo.names(spec), spec), target_for(spec), {})
     added = sum(zeros.shape[0] for zeros in plan.zeros)
     dropped = n_elements({copy.source: shapes[copy.source] for copy in plan.copies})
     assert n_elements(plan.target_shapes(shapes)) == n_elements(shapes) + added - dropped
@@ -225,8 +226,8 @@ def test_checking_takes_time_in_proportion_to_the_layers() -> None:
 @settings(deadline=None, max_examples=60)
 @given(spec=specs(), data=st.data())
 def test_a_real_plan_with_one_move_less_or_more_is_refused(spec: Spec, data: st.DataObject) -> None:
-    shapes = tensor_shapes(spec)
-    plan = plan_for(spec, parts(spec), target_for(spec))
+    shapes = tensor_shapes(slo.names(spec), spec)
+    plan = plan_for(spec, parts_for(slo.names(spec), spec), target_for(spec), {})
     place = data.draw(st.integers(0, len(plan.moves) - 1))
     move = plan.moves[place]
     less = replace(plan, moves=plan.moves[:place] + plan.moves[place + 1 :])

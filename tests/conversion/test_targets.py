@@ -68,7 +68,7 @@ def test_targets_are_the_state_dict_of_the_class(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if tied:
         del expected["lm_head.weight"]
-    sources = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    sources = checkpoint.tensors.shapes
     assert conversion.plan.target_shapes(sources) == expected
 
 
@@ -82,7 +82,7 @@ def test_no_token_id_has_a_meaning(slo_checkpoint: Write, switches: dict[str, bo
 def test_keys_are_permuted_by_their_own_head_count(slo_checkpoint: Write) -> None:
     checkpoint = read_checkpoint(slo_checkpoint(use_rope=True))
     spec = replace(checkpoint.spec, n_kv_head=2)
-    plan = plan_for(spec, checkpoint.parts, target_for(spec))
+    plan = plan_for(spec, checkpoint.parts, target_for(spec), {})
     heads = {move.target.split(".")[-2]: move.operations for move in plan.moves if move.operations}
     assert heads == {"q_proj": (PairsToHalves(4),), "k_proj": (PairsToHalves(2),)}
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from slogpt_hf.datasets import meta as meta_module
 from slogpt_hf.datasets.meta import find_meta, read_ids, read_meta
-from slogpt_hf.datasets.pickles import load_plain
 from slogpt_hf.errors import CheckpointError, SloGPTError, UsageError
+from slogpt_hf.pickles import NUMPY, load
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "slo-classic" / "meta.pkl"
 
@@ -35,6 +35,10 @@ PLAIN = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+def load_plain(data: bytes, source: str) -> object:
+    return load(data, source, globals=NUMPY)
 
 
 def dump(tmp_path: Path, value: object, protocol: int = 4) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +21,7 @@ SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "vocab_size":
 def model(**changes: Any) -> Facts:
     """The ``model`` section of a ``release.json``; changes go to model_args or to the section."""
     args = SIZES | {name: changes.pop(name) for name in list(changes) if name not in SECTION}
-    spec = spec_from_model_args(Path("ckpt.pt"), args, {})
+    spec = spec_from_model_args(args)
     return SECTION | {"spec": spec.to_dict()} | changes
 
 

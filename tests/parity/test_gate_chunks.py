@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
-from slogpt_hf.parity import comparing, loading, slo
-from slogpt_hf.parity.comparing import Run, compare, distance, equal_rows
+from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.parity import comparing, loading
+from slogpt_hf.parity.comparing import Run, compare, distance, equal_rows, relative_error
 from slogpt_hf.parity.gate import verify_artefact
 from slogpt_hf.parity.inputs import Inputs
 
@@ -72,6 +72,18 @@ def test_chunks_give_the_figures_of_the_whole(rows: int, monkeypatch: pytest.Mon
         "top1": (ours_32.argmax(-1) == source_32.argmax(-1)).double().mean().item(),
     }
     assert 0 < result.top1 < 1
+
+
+@pytest.mark.parametrize("rows", [1, 4, 15, 1000])
+def test_relative_error_is_that_of_the_whole(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "CHUNK_LOGITS", rows * VOCAB)
+    theirs, _, ours, _ = four_logits()
+    runs = runs_of((ours, theirs))
+    assert relative_error(VOCAB, *runs) == ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    for spoilt in (ours, theirs):
+        spoilt[7, 3] = float("nan")
+        assert relative_error(VOCAB, *runs_of((ours, theirs))) == float("inf")
+        spoilt[7, 3] = 0.0
 
 
 @pytest.mark.parametrize("row", [0, 7, 14])
@@ -166,20 +178,3 @@ def test_every_class_splits(
     model = loading.load_artefact(folder, torch.float32)
     with torch.no_grad():
         assert loading.splits(model, torch.tensor([[1, 2, 3], [4, 5, 6]]))
-
-
-def test_tensors_are_looked_through_once_not_once_a_block(slo_checkpoint: Write) -> None:
-    class Counted(dict[str, Tensor]):
-        passes = 0
-
-        def items(self) -> Any:
-            self.passes += 1
-            return super().items()
-
-    def passes(n_layer: int) -> int:
-        checkpoint = read_checkpoint(slo_checkpoint(n_layer=n_layer))
-        tensors = Counted(checkpoint.tensors)
-        slo.logits(checkpoint.spec, tensors, torch.tensor([[1, 2, 3]]), torch.float32)
-        return tensors.passes
-
-    assert passes(12) == passes(1) > 0

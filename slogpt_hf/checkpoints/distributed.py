@@ -1,0 +1,188 @@
+"""``torch.distributed.checkpoint`` folders: sharded tensors, read one at a time.
+
+A folder holds ``.metadata`` and ``__{rank}_{n}.distcp`` files, in which archives of
+``torch.save`` follow one another: one for each chunk of a tensor and for each other value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slogpt_hf.checkpoints.archive import read_archive
+from slogpt_hf.checkpoints.contents import Contents
+from slogpt_hf.checkpoints.distributed_metadata import (
+    DAMAGED,
+    METADATA,
+    Chunk,
+    Keys,
+    Saved,
+    SavedTensor,
+    Slice,
+    read_metadata,
+)
+from slogpt_hf.checkpoints.fields import printable
+from slogpt_hf.checkpoints.tensors import Stored
+from slogpt_hf.errors import CheckpointError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "torch.distributed.checkpoint folder"
+PREFIX = "model."  # of names that were saved flat
+# Of all values that are no tensors: bytes of their archives, and items as a tree.
+MOST_VALUE_BYTES = 4 << 20
+MOST_VALUES_BYTES = 32 << 20
+MOST_ITEMS = 1 << 20
+
+
+def recognises(path: Path) -> bool:
+    """Whether ``path`` is a folder of a distributed checkpoint, even of one not saved to its end."""
+    return path.is_dir() and ((path / METADATA).is_file() or _has_shards(path))
+
+
+def read(path: Path) -> Contents:
+    """The nested dict that was saved, without the state of the optimizer.
+
+    A tensor in one chunk is a view of the mapped file; of several, ``read`` makes it anew.
+    Keys that are no text are text in the result, as ``torch.distributed.checkpoint`` saves them.
+
+    Raises:
+        UsageError: ``path`` is no such folder.
+        CheckpointError: ``.metadata`` is missing, damaged, or does not fit the files; an archive
+            holds something else than it says.
+    """
+    if not (path / METADATA).is_file():
+        if not _has_shards(path):
+            raise UsageError(f"{path}: is not a {NAME}.", hint="Check the path.")
+        raise CheckpointError(
+            f"{path}: holds .distcp files, but no {METADATA}: it was not saved to its end.",
+            hint="Take the checkpoint before it.",
+        )
+    saved = read_metadata(path)
+    entries: dict[str, Any] = {
+        name: Stored(tensor.shape, tensor.dtype, partial(_read_tensor, name, tensor))
+        for name, tensor in saved.tensors.items()
+    }
+    entries |= _values(path, saved)
+    places = [chunk.place for tensor in saved.tensors.values() for chunk in tensor.chunks]
+    files = {place.file for place in (*places, *saved.values.values())}
+    n_split = sum(len(tensor.chunks) > 1 for tensor in saved.tensors.values())
+    notes = (f"{n_split} of its tensors are sharded.",) if n_split else ()
+    return Contents(
+        path,
+        NAME,
+        _nested(path / METADATA, entries, _keys(saved)),
+        (path / METADATA, *sorted(files)),
+        notes,
+    )
+
+
+def _has_shards(path: Path) -> bool:
+    return next(path.glob("*.distcp"), None) is not None
+
+
+def _values(path: Path, saved: Saved) -> dict[str, Any]:
+    n_bytes = sum(place.n_bytes for place in saved.values.values())
+    largest = max((place.n_bytes for place in saved.values.values()), default=0)
+    if n_bytes > MOST_VALUES_BYTES or largest > MOST_VALUE_BYTES:
+        raise CheckpointError(
+            f"{path}: holds {len(saved.values)} values beside its tensors in {n_bytes} bytes, the "
+            f"largest of {largest}; at most {MOST_VALUES_BYTES} and {MOST_VALUE_BYTES} are read.",
+            hint="Save the model without what is not about it.",
+        )
+    result, n_items = {}, 0
+    for name, place in saved.values.items():
+        result[name] = _read_archive(place)
+        n_items += _count(result[name])
+        if n_items > MOST_ITEMS:
+            raise CheckpointError(
+                f"{path}: holds more than {MOST_ITEMS} values beside its tensors.",
+                hint="Save the model without what is not about it.",
+            )
+    return result
+
+
+def _count(value: Any) -> int:
+    items = value.values() if isinstance(value, dict) else value
+    return 1 + sum(map(_count, items)) if isinstance(value, dict | list | tuple) else 1
+
+
+def _read_archive(place: Slice) -> Any:
+    return read_archive(place.file, place.start, place.n_bytes)
+
+
+def _read_tensor(name: str, tensor: SavedTensor) -> Tensor:
+    import torch
+
+    if len(tensor.chunks) == 1:
+        return _read_chunk(name, tensor, tensor.chunks[0])
+    result = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype))
+    for chunk in tensor.chunks:
+        box = tuple(
+            slice(offset, offset + size)
+            for offset, size in zip(chunk.offsets, chunk.sizes, strict=True)
+        )
+        result[box].copy_(_read_chunk(name, tensor, chunk))
+    return result
+
+
+def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk) -> Tensor:
+    found = _read_archive(chunk.place)
+    if not isinstance(found, Stored) or found.shape != chunk.sizes or found.dtype != tensor.dtype:
+        what = (
+            f"a {found.dtype} tensor of shape {found.shape}"
+            if isinstance(found, Stored)
+            else f"a {type(found).__name__}"
+        )
+        raise CheckpointError(
+            f"{chunk.place.file}: holds {what} at byte {chunk.place.start}, where {METADATA} says "
+            f"that a chunk {chunk.sizes} of {printable(name)}, {tensor.dtype}, lies.",
+            hint=DAMAGED,
+        )
+    return found.read()
+
+
+def _keys(saved: Saved) -> Mapping[str, Keys]:
+    if saved.keys:
+        return saved.keys
+    if saved.tensors and all(name.startswith(PREFIX) for name in saved.tensors):
+        return {
+            name: (PREFIX[:-1], name.removeprefix(PREFIX))
+            for name in (*saved.tensors, *saved.values)
+            if name.startswith(PREFIX)
+        }
+    return {}
+
+
+class _Branch(dict[str | int, Any]):
+    """A level of the result, as distinct from a value that was saved."""
+
+
+def _nested(path: Path, entries: Mapping[str, Any], keys: Mapping[str, Keys]) -> Any:
+    top = _Branch()
+    for name, entry in entries.items():
+        *outer, last = keys.get(name, (name,))
+        holder: Any = top
+        for key in outer:
+            holder = holder.setdefault(key, _Branch())
+            if not isinstance(holder, _Branch):
+                break
+        if not isinstance(holder, _Branch) or last in holder:
+            raise CheckpointError(
+                f"{path}: leads to {printable(name)} and to another entry by the same keys.",
+                hint=DAMAGED,
+            )
+        holder[last] = entry
+    return {key: _plain(value) for key, value in top.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Branches as dicts, or as lists where the keys are 0, 1, 2...: keys of dicts are text."""
+    if not isinstance(value, _Branch):
+        return value
+    items = {key: _plain(item) for key, item in value.items()}
+    numbers = range(len(items))
+    return [items[n] for n in numbers] if all(n in items for n in numbers) else items

@@ -1,0 +1,188 @@
+"""llama2.c's ``.bin`` files as containers: fp32 tensors mapped, Q8_0 ones dequantised."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slogpt_hf.checkpoints.contents import Contents
+from slogpt_hf.checkpoints.llama2c_layout import (
+    DAMAGED,
+    HEADER_BYTES,
+    MAGIC,
+    SIZES_BYTES,
+    Place,
+    expected_bytes,
+    legacy_header,
+    parse_header,
+    places,
+    wrong_size,
+)
+from slogpt_hf.checkpoints.tensors import Stored
+from slogpt_hf.errors import CheckpointError, first_line
+from slogpt_hf.files import require_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "llama2.c .bin file"
+# A plausible v0 header in a file this many times longer or shorter is chance.
+DAMAGE_FACTOR = 16
+PIECE_VALUES = 1 << 20  # dequantised at a time
+
+
+def recognises(start: bytes, n_bytes: int) -> bool:
+    """Whether a file that starts with ``start`` (28 bytes suffice) is a ``.bin``, whole or not."""
+    if start[:4] == MAGIC:
+        return True
+    if len(start) < SIZES_BYTES:
+        return False
+    header = legacy_header(start)
+    if wrong_size(header.sizes):
+        return False
+    expected = expected_bytes(header)
+    return expected <= n_bytes * DAMAGE_FACTOR and n_bytes <= expected * DAMAGE_FACTOR
+
+
+def read(path: Path) -> Contents:
+    """The weights by the names of llama2.c's ``.pt`` files, and its ``model_args``.
+
+    ``value`` holds ``model``, ``model_args`` (no eps: no header has one) and ``format``:
+    ``version``, ``shared_classifier`` and, for v2, ``group_size``, ``quantised`` (names) and
+    ``scales`` (name to the fp32 scales, (values/group_size,)). fp32 tensors are views of the
+    mapped file; int8 ones are dequantised by every ``read``.
+
+    Raises:
+        UsageError: ``path`` is not a file.
+        CheckpointError: a header that no model has, or a length that does not follow from it.
+    """
+    require_file(path)
+    n_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        header = parse_header(file.read(HEADER_BYTES), path)
+    expected = expected_bytes(header)
+    if n_bytes != expected:
+        what = "is truncated" if n_bytes < expected else "has bytes behind its end"
+        raise CheckpointError(
+            f"{path}: {what}: it has a llama2.c v{header.version} header, but {n_bytes} bytes "
+            f"where {expected} follow from it.",
+            hint=DAMAGED,
+        )
+    found, group = list(places(header)), header.group_size
+    form: dict[str, Any] = {
+        "version": header.version,
+        "shared_classifier": header.shared_classifier,
+    }
+    notes = []
+    if group is not None:
+        notes.append(f"It is quantised: Q8_0 in groups of {group}.")
+        if not _are_scales(path, n_bytes, found, group):
+            found = list(places(header, scales_last=True))
+            if not _are_scales(path, n_bytes, found, group):
+                raise CheckpointError(
+                    f"{path}: the scales of its quantised values are not all finite and >= 0.",
+                    hint=DAMAGED,
+                )
+            notes.append("It has the first layout of v2: all scales behind all int8 values.")
+        form |= _quantisation(path, n_bytes, found, group)
+    model = {
+        place.name: Stored(
+            place.shape, "float32", partial(_read_tensor, path, n_bytes, place, group)
+        )
+        for place in found
+    }
+    value = {"model": model, "model_args": asdict(header.sizes), "format": form}
+    return Contents(path, NAME, value, (path,), tuple(notes))
+
+
+def quantisation_error(contents: Contents) -> float | None:
+    """How far a weight can be from the unquantised one; None if nothing is quantised.
+
+    Half of the largest scale, in the weights' unit: llama2.c rounds to the nearest multiple of a
+    group's scale. The fp32 arithmetic of both sides can add up to 2e-5 of a scale.
+    """
+    scales: dict[str, Stored] = contents.value["format"].get("scales", {})
+    return max((float(stored.read().max()) / 2 for stored in scales.values()), default=None)
+
+
+def _quantisation(path: Path, n_bytes: int, found: list[Place], group: int) -> dict[str, Any]:
+    scales = {
+        place.name: Stored(
+            (math.prod(place.shape) // group,),
+            "float32",
+            partial(_read_scales, path, n_bytes, place, group),
+        )
+        for place in found
+        if place.scales_start is not None
+    }
+    return {"group_size": group, "quantised": list(scales), "scales": scales}
+
+
+def _read_tensor(path: Path, n_bytes: int, place: Place, group: int | None) -> Tensor:
+    import torch
+
+    data = _mapped(path, n_bytes)
+    n_values = math.prod(place.shape)
+    if group is None or place.scales_start is None:
+        return data[place.start : place.start + 4 * n_values].view(torch.float32).view(place.shape)
+    result = torch.empty(n_values, dtype=torch.float32)
+    values = data[place.start : place.start + n_values].view(torch.int8).view(-1, group)
+    rows = result.view(-1, group)
+    for first, scales in _scale_pieces(data, place.scales_start, n_values // group, group):
+        piece = slice(first, first + len(scales))
+        torch.mul(values[piece], scales[:, None], out=rows[piece])
+    return result.view(place.shape)
+
+
+def _read_scales(path: Path, n_bytes: int, place: Place, group: int) -> Tensor:
+    import torch
+
+    assert place.scales_start is not None
+    n_groups = math.prod(place.shape) // group
+    start = place.scales_start
+    return _mapped(path, n_bytes)[start : start + 4 * n_groups].clone().view(torch.float32)
+
+
+def _are_scales(path: Path, n_bytes: int, found: list[Place], group: int) -> bool:
+    """Whether the bytes of the first quantised tensor's scales can be scales."""
+    import torch
+
+    data = _mapped(path, n_bytes)
+    place, start = next((p, p.scales_start) for p in found if p.scales_start is not None)
+    n_groups = math.prod(place.shape) // group
+    return all(
+        bool((torch.isfinite(scales) & (scales >= 0)).all())
+        for _, scales in _scale_pieces(data, start, n_groups, group)
+    )
+
+
+def _scale_pieces(
+    data: Tensor, start: int, n_groups: int, group: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Number of the first group, and the scales of those after it that make up a piece.
+
+    They are copied, for they need not lie at a multiple of four bytes.
+    """
+    import torch
+
+    step = max(1, PIECE_VALUES // group)
+    for first in range(0, n_groups, step):
+        last = min(first + step, n_groups)
+        yield first, data[start + 4 * first : start + 4 * last].clone().view(torch.float32)
+
+
+def _mapped(path: Path, n_bytes: int) -> Tensor:
+    """The bytes of the file, mapped and private, uint8 (n_bytes,)."""
+    import torch
+
+    try:
+        return torch.from_file(str(path), shared=False, size=n_bytes, dtype=torch.uint8)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read any more ({first_line(error)}).",
+            hint="Leave the file alone while it is read.",
+        ) from error

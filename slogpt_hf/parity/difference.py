@@ -1,0 +1,76 @@
+"""How far a quantised checkpoint is from the original that it was quantised from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.errors import UsageError
+from slogpt_hf.parity import decoder
+from slogpt_hf.parity.comparing import Halves, Run, distance
+from slogpt_hf.parity.decoder import Decoder
+from slogpt_hf.parity.families import FAMILIES
+from slogpt_hf.parity.inputs import inputs_for
+
+POSITIONS = 256  # compared at a time
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest absolute differences.
+
+    Attributes:
+        weight: of any weight.
+        logit: of any logit over the gate's inputs, both models in float64.
+        max_logit: largest absolute logit of the original, for comparison.
+    """
+
+    weight: float
+    logit: float
+    max_logit: float
+
+
+@torch.no_grad()
+def difference(checkpoint: Checkpoint, original: Checkpoint) -> Difference:
+    """Compare two checkpoints of one model.
+
+    Raises:
+        UsageError: they are not of one architecture and size.
+    """
+    ours, theirs = (_weights(each) for each in (checkpoint, original))
+    if replace(checkpoint.spec, tied=False) != replace(original.spec, tied=False):
+        raise UsageError(
+            f"--unquantised {original.path}: is no model of the sizes of {checkpoint.path}.",
+            hint="Name the checkpoint that it was quantised from.",
+        )
+    weight = max(
+        distance(checkpoint.tensors[ours[role]].float(), original.tensors[theirs[role]].float())
+        for role in ours
+    )
+    logit = max_logit = 0.0
+    models = [_halves(each) for each in (checkpoint, original)]
+    for batch in inputs_for(checkpoint.spec):
+        runs = [Run.of(model, batch.ids) for model in models]
+        for start in range(0, batch.ids.numel(), POSITIONS):
+            a, b = (run.logits(slice(start, start + POSITIONS)) for run in runs)
+            logit = max(logit, distance(a, b))
+            max_logit = max(max_logit, b.abs().max().item())
+    return Difference(weight, logit, max_logit)
+
+
+def _weights(checkpoint: Checkpoint) -> dict[str, str]:
+    """Role to tensor name; a shared head has the embedding's."""
+    return {role: part.source for role, part in checkpoint.parts.items() if part.rows is None}
+
+
+def _halves(checkpoint: Checkpoint) -> Halves:
+    tensors = {name: tensor.double() for name, tensor in checkpoint.tensors.items()}
+    model = Decoder(FAMILIES[checkpoint.dialect], checkpoint.spec, tensors, checkpoint.adapters)
+
+    def body(ids: Tensor) -> Tensor:
+        return decoder.final_state(model, ids, torch.float64)
+
+    return Halves(body, lambda rows: decoder.head(model, rows))
