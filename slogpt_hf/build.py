@@ -30,7 +30,7 @@ from slogpt_hf.files import sha256_of, staged_folder, write_atomically
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.progress import SILENT, Progress, human_bytes
 from slogpt_hf.settings import Settings
-from slogpt_hf.tokenizers import TokenizerChoice, check_tokenizer, choose_tokenizer
+from slogpt_hf.tokenizers import TokenizerChoice, check_choice, choose_tokenizer
 from slogpt_hf.version import __version__
 from slogpt_hf.watch import provenance_of
 
@@ -274,7 +274,9 @@ def _verified(
     from slogpt_hf.parity.gate import n_passes, verify_artefact
 
     text_ids = choice.text_ids(checkpoint.spec.block_size)
-    with progress.stage("verify", n_passes(checkpoint.spec, text_ids), "passes") as advance:
+    with progress.stage(
+        "verify", n_passes(checkpoint.spec, text_ids, adapted=bool(checkpoint.adapters)), "passes"
+    ) as advance:
         report = verify_artefact(
             checkpoint,
             folder,
@@ -287,13 +289,11 @@ def _verified(
 
 
 def _require_equal_tokenizer(folder: Path, choice: TokenizerChoice) -> None:
-    if choice.vocabulary is None:
-        return
-    report = check_tokenizer(folder, choice.vocabulary, choice.text())
-    if not report.ok:
+    report = check_choice(folder, choice)
+    if report is not None and not report.ok:
         raise ParityError(
             f"{folder}: the tokenizer differs from the original's: {report.first_difference}.",
-            hint="Please report this with your meta.pkl; nothing was published.",
+            hint="Please report this with the file of your vocabulary; nothing was published.",
         )
 
 

@@ -29,6 +29,10 @@ FILE_HINTS = {
         "Name the meta.pkl in it.",
         "Write it again with the script that prepared the dataset.",
     ),
+    "tokenizer": (
+        "Name the tokenizer.model or tokenizer.bin in it.",
+        "Copy it again from where the model was trained.",
+    ),
     "file of token ids": (
         "Name the train.bin or val.bin in it.",
         "Write it again with the script that prepared the dataset.",
@@ -53,6 +57,14 @@ def stamp_of(path: Path) -> FileStamp | None:
     except OSError:
         return None
     return FileStamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder lies at ``path``; a path that cannot be looked at is none."""
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, a folder that may not be entered
+        return False
 
 
 def require_file(path: Path, what: str = "checkpoint") -> None:

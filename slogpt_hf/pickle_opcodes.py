@@ -1,7 +1,7 @@
 """The opcodes of a pickle, each with what it may build and what that costs at most.
 
-Meanings of the opcodes: ``pickletools.opcodes``. Weights are bytes that CPython allocates, rounded
-up: containers with what ``pickles`` notes about them when it walks the result.
+Meanings of the opcodes: ``pickletools.opcodes``. A container costs also what ``pickles`` notes
+about it when it walks the result.
 """
 
 from __future__ import annotations
@@ -9,112 +9,16 @@ from __future__ import annotations
 import codecs
 import struct
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-MAX_BUILT = 120 * 2**20  # bytes
-MAX_TEXT = 4 * 2**20  # bytes of one text or bytes value
+from slogpt_hf.pickle_machine import MAX_LINE, MAX_TEXT, ForbiddenError, Machine, Record, Unset
+
 MAX_INTEGER = 1024  # bytes
-MAX_LINE = 1024  # bytes of a number or name that is written as a line of text
-MAX_KEY_ITEMS = 16
+MAX_KEY_ITEMS = 4
+NOT_A_DICT = "items set on something that is not a dict"
 
 _FLAT_KEYS = frozenset({type(None), bool, float, str, bytes})
-
-
-@dataclass(eq=False, slots=True)
-class Record:
-    """An object of a class that is known by name only; equal to nothing but itself, hashable.
-
-    Attributes:
-        name: the dotted name of its class.
-        items: what it was called with, or its state where that is a tuple or a list.
-        state: its fields by name.
-    """
-
-    name: str
-    items: tuple[Any, ...] = ()
-    state: dict[Any, Any] = field(default_factory=dict)
-
-    def set_state(self, state: object) -> None:
-        """Take what a BUILD opcode gives: a dict, ``(None, dict)`` or field values in order."""
-        if isinstance(state, tuple) and len(state) == 2 and state[0] is None:
-            state = state[1]
-        if isinstance(state, dict):
-            self.state = state
-        elif isinstance(state, (tuple, list)):
-            self.items = tuple(state)
-        else:
-            raise ValueError(f"a {type(state).__name__} as state of {self.name}")
-
-
-@dataclass(frozen=True, slots=True)
-class Global:
-    """A name of the table, before it is called."""
-
-    name: str
-    call: Callable[..., object]
-
-
-class ForbiddenError(Exception):
-    """The pickle names a global; the argument is its dotted name."""
-
-
-class _Unset:
-    """A memo index that nothing was stored under."""
-
-
-@dataclass(slots=True)
-class Machine:
-    """A pickle that is being read: where, what it has built, and how much more it may."""
-
-    data: bytes
-    globals: Mapping[str, object]
-    persistent: Callable[[object], object] | None
-    at: int = 0
-    free: int = MAX_BUILT
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: list[Any] = field(default_factory=list)
-
-    def take(self, count: int, most: int = MAX_TEXT) -> bytes:
-        if not 0 <= count <= len(self.data) - self.at:
-            raise ValueError(f"expected {count} bytes, but only {len(self.data) - self.at} remain")
-        if count > most:
-            raise ValueError(f"a value of {count} bytes (at most {most} are read)")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def line(self, most: int = MAX_LINE) -> bytes:
-        end = self.data.find(b"\n", self.at, self.at + most + 1)
-        if end < 0:
-            raise ValueError("a line of text that does not end")
-        return self.take(end + 1 - self.at, most + 1)[:-1]
-
-    def pop_to_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
-        return items
-
-    def lookup(self, name: str) -> object:
-        if name not in self.globals:
-            raise ForbiddenError(name)
-        value = self.globals[name]
-        return Global(name, value) if callable(value) else value
-
-    def call(self, function: object, args: object, keywords: object) -> None:
-        if not (
-            isinstance(function, Global) and isinstance(args, tuple) and isinstance(keywords, dict)
-        ):
-            raise ValueError("a call of something that cannot be called")
-        if not all(isinstance(name, str) for name in keywords):
-            raise ValueError("an argument whose name is not text")
-        # A call may give a copy of an argument: it must be paid for before it is made.
-        self.free -= 256 + sum(map(sys.getsizeof, args))
-        if self.free >= 0:
-            self.stack.append(function.call(*args, **keywords))
-
 
 Opcode = Callable[[Machine], None]
 
@@ -144,7 +48,7 @@ def _long(data: bytes) -> int:
 def _from_line(convert: Callable[[bytes], object], most: int = MAX_LINE) -> Opcode:
     def run(m: Machine) -> None:
         value = convert(m.line(most))
-        m.free -= sys.getsizeof(value)
+        m.free -= 96 + sys.getsizeof(value)
         m.stack.append(value)
 
     return run
@@ -230,7 +134,7 @@ def _check_key(key: object) -> None:
         if key.bit_length() > 64:
             raise ValueError("an integer of more than 64 bits as a key")
     elif isinstance(key, tuple):
-        if len(key) > MAX_KEY_ITEMS or not all(isinstance(item, str) for item in key):
+        if len(key) > MAX_KEY_ITEMS or set(map(type, key)) != {str}:
             raise ValueError("a tuple of other than a few texts as a key")
     elif type(key) not in _FLAT_KEYS and not isinstance(key, Record):
         raise ValueError(f"a {type(key).__name__} as a key")
@@ -238,7 +142,7 @@ def _check_key(key: object) -> None:
 
 def _set_items(m: Machine, target: Any, items: list[Any]) -> None:
     if not isinstance(target, dict):
-        raise ValueError("items set on something that is not a dict")
+        raise ValueError(NOT_A_DICT)
     if len(items) % 2:
         raise ValueError("a key without a value")
     m.free -= 48 * len(items)
@@ -272,7 +176,13 @@ def _list(m: Machine) -> None:
 
 def _set_item(m: Machine) -> None:
     value, key = m.stack.pop(), m.stack.pop()
-    _set_items(m, m.stack[-1], [key, value])
+    target = m.stack[-1]
+    if not isinstance(target, dict):
+        raise ValueError(NOT_A_DICT)
+    if type(key) not in _FLAT_KEYS:
+        _check_key(key)
+    m.free -= 96
+    target[key] = value
 
 
 def _set_marked_items(m: Machine) -> None:
@@ -293,7 +203,7 @@ def _append_marked(m: Machine) -> None:
 def _store(m: Machine, index: int) -> None:
     # Every pickler counts up, Python 2's from 1.
     if index == len(m.memo) + 1:
-        m.memo.append(_Unset)
+        m.memo.append(Unset)
     if index > len(m.memo):
         raise ValueError(f"the memo index {index} out of order")
     m.free -= 16
@@ -312,7 +222,7 @@ def _memoize(m: Machine) -> None:
 def _get(index: Callable[[Machine], int]) -> Opcode:
     def run(m: Machine) -> None:
         value = m.memo[index(m)]
-        if value is _Unset:
+        if value is Unset:
             raise LookupError
         m.stack.append(value)
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from slogpt_hf.errors import CheckpointError
-from slogpt_hf.pickle_opcodes import OPCODES, ForbiddenError, Global, Machine, Opcode, Record
+from slogpt_hf.pickle_machine import ForbiddenError, Global, Machine, Record
+from slogpt_hf.pickle_opcodes import OPCODES, Opcode
 
 __all__ = ["NUMPY", "Global", "Record", "Unsupported", "Wording", "load", "record"]
 
@@ -101,7 +102,7 @@ def load(
         raise CheckpointError(
             f"{source}: {where + ' ' if where else ''}is {error.what}.", hint=wording.forbidden_hint
         ) from None
-    except (ValueError, TypeError, LookupError, AttributeError, struct.error) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
         text = str(error) if isinstance(error, ValueError) else "its opcodes do not fit together"
         raise CheckpointError(
             f"{source}: {wording.damaged.format(_printable(text, 200).rstrip('.'))}",
@@ -196,7 +197,7 @@ def _measure_leaf(value: Any, leaves: frozenset[type]) -> int:
     if isinstance(value, Unsupported):
         raise _UnsupportedError(value.what)
     if type(value) not in leaves:
-        what = value.name if isinstance(value, Global) else f"of type {type(value).__name__}"
+        what = value.name if isinstance(value, Global) else type(value).__name__.strip("_")
         raise _UnsupportedError(f"no plain value ({_printable(what, 80)})")
     return 32 + (len(value) if isinstance(value, (str, bytes)) else 0)
 

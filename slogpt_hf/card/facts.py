@@ -68,10 +68,10 @@ class TokenizerFacts:
     """The tokenizer of the artefact.
 
     Attributes:
-        kind: ``characters`` or ``existing``.
+        kind: ``characters``, ``sentencepiece`` or ``existing``.
         unknown: what a character outside of the vocabulary does: ``error``, or the entry that
             stands for it. Only said of ``characters``.
-        source: folder or Hub repo of an existing tokenizer.
+        source: file of the pieces, or folder or Hub repo of an existing tokenizer.
     """
 
     kind: str

@@ -18,44 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slogpt_hf.checkpoints.tensors import Shape, Stored
+from slogpt_hf.checkpoints.torch_globals import ITEM_BYTES, LIMIT, PLAIN, StorageType, sizes_of
 from slogpt_hf.checkpoints.zip_slice import AGAIN, LOCAL_MAGIC, Archive, Span, open_archive
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import require_file
-from slogpt_hf.pickles import NUMPY, Global, Unsupported, Wording, load
+from slogpt_hf.pickles import Unsupported, Wording, load
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PICKLE_BYTES = 16 * 2**20
 MAX_TENSORS = 50_000
-MAX_DIMENSIONS = 64
-LIMIT = 2**63
-
-# Bytes of one value, by torch's name of the dtype.
-ITEM_BYTES = {
-    **dict.fromkeys(("bool", "uint8", "int8"), 1),
-    **dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu"), 1),
-    **dict.fromkeys(("float8_e4m3fnuz", "float8_e5m2fnuz"), 1),
-    **dict.fromkeys(("int16", "uint16", "float16", "bfloat16"), 2),
-    **dict.fromkeys(("int32", "uint32", "float32", "complex32"), 4),
-    **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
-    "complex128": 16,
-}
-STORAGES = {
-    **{"Bool": "bool", "Byte": "uint8", "Char": "int8", "Short": "int16", "Int": "int32"},
-    **{"Long": "int64", "Half": "float16", "BFloat16": "bfloat16", "Float": "float32"},
-    **{"Double": "float64", "ComplexFloat": "complex64", "ComplexDouble": "complex128"},
-}
-QUANTISED_STORAGES = ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")
-# torch._utils' functions for what is no block of numbers.
-NOT_DENSE = {
-    "_rebuild_sparse_tensor": "a sparse tensor",
-    "_rebuild_sparse_csr_tensor": "a sparse tensor",
-    "_rebuild_qtensor": "a quantised tensor",
-    "_rebuild_nested_tensor": "a nested tensor",
-    "_rebuild_meta_tensor_no_storage": "a tensor on the meta device, without values",
-    "_rebuild_wrapper_subclass": "a tensor of a subclass of torch.Tensor",
-}
 WORDING = Wording(
     forbidden="its pickle holds something that is not plain data ({}); nothing of it was run.",
     forbidden_hint="A checkpoint may hold tensors and plain values only."
@@ -63,13 +36,6 @@ WORDING = Wording(
     damaged="cannot be read as a checkpoint ({}).",
     damaged_hint=AGAIN,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _StorageType:
-    """``torch.FloatStorage`` and its kind: the dtype's name, None where the tensor knows it."""
-
-    dtype: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +82,8 @@ def read_archive(
     mapped = map_file(path) if mapped is None else mapped
     try:
         with path.open("rb") as file:
-            found = file.fileno()
-            n_file = min(os.fstat(found).st_size, len(mapped))
+            descriptor = file.fileno()
+            n_file = min(os.fstat(descriptor).st_size, len(mapped))
             span = Span(start, n_file - start if n_bytes is None else n_bytes)
             if start < 0 or span.n_bytes < 0 or start + span.n_bytes > n_file:
                 raise CheckpointError(
@@ -125,8 +91,8 @@ def read_archive(
                     f" from byte {start}.",
                     hint=AGAIN,
                 )
-            _require_magic(path, os.pread(found, 4, start))
-            return _read(open_archive(found, span, str(path)), mapped)
+            _require_magic(path, os.pread(descriptor, 4, start))
+            return _read(open_archive(descriptor, span, str(path)), mapped)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).", hint=AGAIN) from error
 
@@ -153,11 +119,6 @@ def _read(archive: Archive, mapped: mmap.mmap) -> Any:
     if len(roots) > 1:
         raise archive.damaged("it has two data.pkl")
     (root,) = roots
-    if f"{root}constants.pkl" in archive.entries:
-        raise CheckpointError(
-            f"{archive.source}: is a TorchScript program, not a checkpoint.",
-            hint="Name the file that the trainer saved, e.g. out/ckpt.pt.",
-        )
     order = f"{root}byteorder"
     if order in archive.entries and archive.read(order, 16) != sys.byteorder.encode():
         raise CheckpointError(
@@ -190,7 +151,7 @@ class _Reader:
         if not isinstance(ident, tuple) or len(ident) != 5 or ident[0] != "storage":
             raise ValueError("a persistent id that is not a storage's")
         _, kind, key, _, count = ident
-        if not isinstance(kind, _StorageType) or not isinstance(key, str):
+        if not isinstance(kind, StorageType) or not isinstance(key, str):
             raise ValueError("a storage without type and key")
         if type(count) is not int or not 0 <= count < LIMIT:
             raise ValueError("a storage of no possible size")
@@ -253,8 +214,8 @@ class _Reader:
         self.n_tensors += 1
         if self.n_tensors > MAX_TENSORS:
             raise ValueError(f"more than {MAX_TENSORS} tensors")
-        shape, strides = _sizes(size, "shape"), _sizes(stride, "strides")
-        (first,) = _sizes((offset,), "offset")
+        shape, strides = sizes_of(size, "shape"), sizes_of(stride, "strides")
+        (first,) = sizes_of((offset,), "offset")
         if len(shape) != len(strides):
             raise ValueError("a tensor with more dimensions than strides, or fewer")
         count = math.prod(shape)
@@ -270,125 +231,21 @@ class _Reader:
         return Stored(shape, dtype, partial(_view, self.mapped, bytes_, dtype, shape, strides))
 
 
-def _sizes(values: object, what: str) -> Shape:
-    if not isinstance(values, (tuple, list)) or len(values) > MAX_DIMENSIONS:
-        raise ValueError(f"a tensor whose {what} is not a few numbers")
-    if not all(type(value) is int and 0 <= value < LIMIT for value in values):
-        raise ValueError(f"a tensor whose {what} holds an impossible number")
-    return tuple(values)
-
-
 def _view(mapped: mmap.mmap, span: Span, dtype: str, shape: Shape, strides: Shape) -> Tensor:
     """The tensor whose values lie in ``span``: a view, or a copy where they are not aligned."""
     import torch
 
     kind = getattr(torch, dtype)
     if not span.n_bytes:
-        return torch.empty(shape, dtype=kind)
+        return torch.empty(0, dtype=torch.uint8).view(kind).reshape(shape)
     values = torch.frombuffer(mapped, dtype=torch.uint8, count=span.n_bytes, offset=span.start)
     if values.data_ptr() % ITEM_BYTES[dtype]:
         values = values.clone()
     return values.view(kind).as_strided(shape, strides)
 
 
-def _parameter(data: object, *_: object) -> object:
-    if not isinstance(data, (Stored, Unsupported)):
-        raise ValueError("a parameter that is no tensor")
-    return data
-
-
-def _from_type(function: object, kind: object, args: object, _state: object) -> object:
-    """A tensor with attributes of its own, which are dropped, or of a subclass."""
-    if not isinstance(function, Global) or not isinstance(args, tuple):
-        raise ValueError("a tensor that is not built by a call")
-    if not isinstance(kind, Global) or kind.name not in _TENSOR_TYPES:
-        return Unsupported("a tensor of a subclass of torch.Tensor")
-    return _parameter(function.call(*args))
-
-
-_TENSOR_TYPES = ("torch.Tensor", "torch.nn.parameter.Parameter")
-
-
-def _text(value: object, *_: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a name that is not text")
-    return value
-
-
-def _path(*parts: object) -> str:
-    return "/".join(_text(part) for part in parts).replace("//", "/")
-
-
-def _sequence(values: object = ()) -> object:
-    if not isinstance(values, (list, tuple)):
-        raise ValueError("a sequence that is none")
-    return values
-
-
-def _counter(values: object = None) -> object:
-    if values is not None and not isinstance(values, dict):
-        raise ValueError("a counter that is no dict")
-    return {} if values is None else values
-
-
-def _ordered(*items: object) -> object:
-    if items:
-        raise ValueError("an OrderedDict of another layout")
-    return {}
-
-
-def _bytes(value: object = b"", *_: object) -> bytes:
-    if not isinstance(value, bytes):
-        raise ValueError("bytes of another layout")
-    return value
-
-
-def _complex(real: object, imaginary: object) -> complex:
-    if not isinstance(real, float) or not isinstance(imaginary, float):
-        raise ValueError("a complex number of another layout")
-    return complex(real, imaginary)
-
-
-def _never(*_: object) -> object:
-    raise ValueError("a call of what torch.save only names")
-
-
-def _not_dense(what: str, *_: object) -> Unsupported:
-    return Unsupported(what)
-
-
-_BUILTINS: dict[str, object] = {
-    **dict.fromkeys(("set", "frozenset"), _sequence),
-    **dict.fromkeys(("bytes", "bytearray"), _bytes),
-    "complex": _complex,
-    **dict.fromkeys(("list", "dict", "int", "float", "str", "bool"), _never),
-}
-
-_PLAIN: dict[str, object] = {
-    **NUMPY,
-    **{f"builtins.{name}": make for name, make in _BUILTINS.items()},
-    **{f"__builtin__.{name}": make for name, make in _BUILTINS.items()},
-    "collections.OrderedDict": _ordered,
-    "collections.defaultdict": lambda *_: {},
-    "collections.Counter": _counter,
-    "torch.Size": lambda sizes=(): _sizes(sizes, "shape"),
-    "torch.device": lambda kind, *index: ":".join([_text(kind), *(str(int(i)) for i in index)]),
-    "torch.serialization._get_layout": _text,
-    **dict.fromkeys(("torch.Tensor", "torch.nn.parameter.Parameter"), _never),
-    **{f"torch.{name}": f"torch.{name}" for name in ITEM_BYTES},
-    **{f"torch.{name}Storage": _StorageType(dtype) for name, dtype in STORAGES.items()},
-    **{f"torch.{name}Storage": _StorageType(name.lower()) for name in QUANTISED_STORAGES},
-    "torch.storage.UntypedStorage": _StorageType(None),
-    **{f"torch._utils.{name}": partial(_not_dense, what) for name, what in NOT_DENSE.items()},
-    **dict.fromkeys(("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath"), _path),
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _from_type,
-}
-
-
 def _globals(reader: _Reader) -> Mapping[str, object]:
-    return _PLAIN | {
+    return PLAIN | {
         "torch._utils._rebuild_tensor": reader.tensor,
         "torch._utils._rebuild_tensor_v2": reader.tensor,
         "torch._utils._rebuild_tensor_v3": reader.typed_tensor,

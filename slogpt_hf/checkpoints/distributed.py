@@ -6,12 +6,14 @@ A folder holds ``.metadata`` and ``__{rank}_{n}.distcp`` files, in which archive
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-from slogpt_hf.checkpoints.archive import read_archive
+from slogpt_hf.checkpoints.archive import map_file, read_archive
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.distributed_metadata import (
     DAMAGED,
@@ -20,7 +22,6 @@ from slogpt_hf.checkpoints.distributed_metadata import (
     Keys,
     Saved,
     SavedTensor,
-    Slice,
     read_metadata,
 )
 from slogpt_hf.checkpoints.fields import printable
@@ -31,22 +32,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "torch.distributed.checkpoint folder"
+# One mapping for each file, for as long as a tensor in it is in use.
+Maps = WeakValueDictionary[Path, mmap.mmap]
 PREFIX = "model."  # of names that were saved flat
 # Of all values that are no tensors: bytes of their archives, and items as a tree.
 MOST_VALUE_BYTES = 4 << 20
-MOST_VALUES_BYTES = 32 << 20
+MOST_VALUES_BYTES = 24 << 20
 MOST_ITEMS = 1 << 20
 
 
 def recognises(path: Path) -> bool:
-    """Whether ``path`` is a folder of a distributed checkpoint, even of one not saved to its end."""
+    """Whether ``path`` is a folder of such a checkpoint, even one not saved to its end."""
     return path.is_dir() and ((path / METADATA).is_file() or _has_shards(path))
 
 
 def read(path: Path) -> Contents:
     """The nested dict that was saved, without the state of the optimizer.
 
-    A tensor in one chunk is a view of the mapped file; of several, ``read`` makes it anew.
+    A tensor in one chunk is a view of the mapped file where its bytes are aligned, which archives
+    that follow one another do not see to; any other is made anew by every ``read``.
     Keys that are no text are text in the result, as ``torch.distributed.checkpoint`` saves them.
 
     Raises:
@@ -61,9 +65,9 @@ def read(path: Path) -> Contents:
             f"{path}: holds .distcp files, but no {METADATA}: it was not saved to its end.",
             hint="Take the checkpoint before it.",
         )
-    saved = read_metadata(path)
+    saved, maps = read_metadata(path), Maps()
     entries: dict[str, Any] = {
-        name: Stored(tensor.shape, tensor.dtype, partial(_read_tensor, name, tensor))
+        name: Stored(tensor.shape, tensor.dtype, partial(_read_tensor, name, tensor, maps))
         for name, tensor in saved.tensors.items()
     }
     entries |= _values(path, saved)
@@ -94,8 +98,11 @@ def _values(path: Path, saved: Saved) -> dict[str, Any]:
             hint="Save the model without what is not about it.",
         )
     result, n_items = {}, 0
+    mapped = {file: map_file(file) for file in {place.file for place in saved.values.values()}}
     for name, place in saved.values.items():
-        result[name] = _read_archive(place)
+        result[name] = read_archive(
+            place.file, place.start, place.n_bytes, mapped=mapped[place.file]
+        )
         n_items += _count(result[name])
         if n_items > MOST_ITEMS:
             raise CheckpointError(
@@ -110,27 +117,27 @@ def _count(value: Any) -> int:
     return 1 + sum(map(_count, items)) if isinstance(value, dict | list | tuple) else 1
 
 
-def _read_archive(place: Slice) -> Any:
-    return read_archive(place.file, place.start, place.n_bytes)
-
-
-def _read_tensor(name: str, tensor: SavedTensor) -> Tensor:
+def _read_tensor(name: str, tensor: SavedTensor, maps: Maps) -> Tensor:
     import torch
 
     if len(tensor.chunks) == 1:
-        return _read_chunk(name, tensor, tensor.chunks[0])
+        return _read_chunk(name, tensor, tensor.chunks[0], maps)
     result = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype))
     for chunk in tensor.chunks:
         box = tuple(
             slice(offset, offset + size)
             for offset, size in zip(chunk.offsets, chunk.sizes, strict=True)
         )
-        result[box].copy_(_read_chunk(name, tensor, chunk))
+        result[box].copy_(_read_chunk(name, tensor, chunk, maps))
     return result
 
 
-def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk) -> Tensor:
-    found = _read_archive(chunk.place)
+def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk, maps: Maps) -> Tensor:
+    place = chunk.place
+    mapped = maps.get(place.file)
+    if mapped is None:
+        mapped = maps[place.file] = map_file(place.file)
+    found = read_archive(place.file, place.start, place.n_bytes, mapped=mapped)
     if not isinstance(found, Stored) or found.shape != chunk.sizes or found.dtype != tensor.dtype:
         what = (
             f"a {found.dtype} tensor of shape {found.shape}"
@@ -138,7 +145,7 @@ def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk) -> Tensor:
             else f"a {type(found).__name__}"
         )
         raise CheckpointError(
-            f"{chunk.place.file}: holds {what} at byte {chunk.place.start}, where {METADATA} says "
+            f"{place.file}: holds {what} at byte {place.start}, where {METADATA} says "
             f"that a chunk {chunk.sizes} of {printable(name)}, {tensor.dtype}, lies.",
             hint=DAMAGED,
         )

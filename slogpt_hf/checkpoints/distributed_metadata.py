@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from slogpt_hf import pickles
 from slogpt_hf.checkpoints.fields import printable
@@ -153,7 +153,7 @@ class _Places:
                 f"{self.metadata}: {printable(name)} is stored compressed or transformed.",
                 hint="Save the checkpoint without stream extensions.",
             )
-        relative, start, n_bytes = (info.get(k) for k in ("relative_path", "offset", "length"))
+        relative, start, n_bytes = map(info.get, ("relative_path", "offset", "length"))
         if not isinstance(relative, str) or not _is_count(start) or not _is_count(n_bytes):
             raise _damaged(self.metadata, f"does not say where {printable(name)} lies")
         if relative not in self.sizes:
@@ -226,7 +226,7 @@ def _state(path: Path, value: object, kind: str) -> dict[Any, Any]:
     return value.state
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
 
 

@@ -18,7 +18,7 @@ from slogpt_hf.files import require_file
 NAME = "run folder"
 MODELS = ("model.pt", "model.safetensors")
 METADATA = "metadata.json"
-MOST_METADATA_BYTES = 8 << 20  # a value made from JSON takes up to 25 times its text
+MOST_METADATA_BYTES = 4 << 20  # a value made from JSON takes up to 25 times its text
 SHOWN = 8
 MOST_ENTRIES = 10_000  # of a folder, looked at for a message
 

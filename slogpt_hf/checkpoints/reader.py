@@ -30,7 +30,7 @@ from slogpt_hf.checkpoints.fields import printable, shown
 from slogpt_hf.checkpoints.reading import read_model
 from slogpt_hf.checkpoints.state_dict import ADAPTER, StateDict, read_state_dict
 from slogpt_hf.errors import CheckpointError, UsageError
-from slogpt_hf.files import FileStamp, require_file, stamp_of
+from slogpt_hf.files import FileStamp, is_folder, require_file, stamp_of
 
 START_BYTES = 64
 MOST_FILES = 10_000  # of a folder that is taken for a checkpoint
@@ -107,7 +107,7 @@ def read_contents(path: Path) -> Contents:
         UsageError: ``path`` is not there.
         CheckpointError: it is of no known layout, or damaged.
     """
-    if path.is_dir():
+    if is_folder(path):
         if distributed.recognises(path):
             return distributed.read(path)
         return folder.read(path, read_contents)
@@ -219,7 +219,7 @@ def _quantisation(contents: Contents) -> Quantisation | None:
 
 
 def _stamps(path: Path) -> dict[Path, FileStamp | None]:
-    if not path.is_dir():
+    if not is_folder(path):
         return {path: stamp_of(path)}
     files = []
     for file in path.rglob("*"):

@@ -67,9 +67,12 @@ def read_model(
     layout = _Layout(dialect, architecture, names, _count_blocks(names, weights))
     _check_names(layout, fields, weights)
     _check_matrices(layout, fields)
+    _check_adapted(layout, fields, adapters)
     spec = _spec(layout, fields, bool(adapters))
     _check_shapes(fields, tensor_shapes(names, spec))
     dtype = _dtype(contents, weights)
+    for adapter in adapters.values():
+        _dtype(contents, {name: saved[name] for name in adapter.sources})
     tensors = Tensors(saved)
     parts = parts_for(names, spec)
     head, embed = parts["head.weight"].source, parts["embed.weight"].source
@@ -154,6 +157,16 @@ def _check_matrices(layout: _Layout, fields: Fields) -> None:
             raise CheckpointError(
                 f"{fields.path}: {source} has shape {shape}, expected {wanted} dimensions.",
                 hint=SAVE_AGAIN,
+            )
+
+
+def _check_adapted(layout: _Layout, fields: Fields, adapters: Mapping[str, Adapter]) -> None:
+    linear = {s for r, s in _stored(layout).items() if ".attn." in r or ".mlp." in r}
+    for name in adapters:
+        if name not in linear:
+            raise CheckpointError(
+                f"{fields.path}: an adapter of {name}, which is no projection of attention or MLP.",
+                hint="Merge it with the program that trained it, or leave it out.",
             )
 
 

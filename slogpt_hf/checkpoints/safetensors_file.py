@@ -19,7 +19,7 @@ NAME = "safetensors file"
 LENGTH_BYTES = 8  # little-endian, of the JSON header that follows
 FORMAT_HEADER_BYTES = 100_000_000  # the format's own limit
 # Ours: a value made from JSON takes up to 25 times its text.
-MOST_HEADER_BYTES = 8 << 20
+MOST_HEADER_BYTES = 4 << 20
 MOST_TENSORS = 1 << 16
 MOST_DIMENSIONS = 8
 DTYPES = {

@@ -7,6 +7,7 @@ UTF-8 JSON, then the archive of a bare state dict. ``<name>.sou.meta.json`` repe
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any, NoReturn
@@ -102,13 +103,13 @@ def _read_meta(path: Path) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
 
 
 def parse_object(text: bytes) -> dict[str, Any]:
-    """A JSON object of finite numbers, at most ``MAX_DEPTH`` levels deep.
+    """A JSON object of finite numbers and whole characters, at most ``MAX_DEPTH`` levels deep.
 
     Raises:
         ValueError: it is anything else.
     """
     try:
-        value = json.loads(text.decode(), parse_constant=_no_constant)
+        value = json.loads(text.decode(), parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise ValueError("nested too deep") from None
     if not isinstance(value, dict):
@@ -122,8 +123,16 @@ def parse_object(text: bytes) -> dict[str, Any]:
             if isinstance(child, (dict, list))
         ]
         if not level:
+            json.dumps(value, ensure_ascii=False).encode()  # no half of a surrogate pair
             return value
     raise ValueError("nested too deep")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {digits[:40]}")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -37,6 +37,9 @@ class Tensors(Mapping[str, "Tensor"]):
     def __getitem__(self, name: str) -> Tensor:
         return self.stored[name].read()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.stored  # Mapping's own would read it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.stored)
 

@@ -19,7 +19,7 @@ from slogpt_hf.errors import CheckpointError, first_line
 MAX_DIRECTORY = 4 * 2**20  # bytes; about 60 000 tensors
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 LOCAL_MAGIC = b"PK\x03\x04"
-ENCRYPTED = 1
+ENCRYPTED, UTF8 = 0x1, 0x800  # flag bits
 AGAIN = "Copy it again, or take the checkpoint before it."
 
 
@@ -58,7 +58,7 @@ class _Slice(io.RawIOBase):
     def read(self, size: int | None = -1) -> bytes:
         left = max(self.span.n_bytes - self.at, 0)
         count = left if size is None or size < 0 else min(size, left)
-        if count > MAX_DIRECTORY or (size or 0) > left + MAX_DIRECTORY:
+        if count > MAX_DIRECTORY:
             raise ValueError(f"a directory of more than {MAX_DIRECTORY} bytes")
         data = os.pread(self.descriptor, count, self.span.start + self.at)
         self.at += len(data)
@@ -91,9 +91,9 @@ class Archive:
                 directory.
         """
         if name not in self.entries:
-            raise self.damaged(f"it has no entry {name!a}")
+            raise self.damaged(f"it has no entry {name[:80]!a}")
         entry = self.entries[name]
-        raw_name = entry.orig_filename.encode("utf-8", "surrogateescape")
+        raw_name = entry.orig_filename.encode("utf-8" if entry.flag_bits & UTF8 else "cp437")
         header = os.pread(
             self.descriptor,
             LOCAL_HEADER.size + len(raw_name),

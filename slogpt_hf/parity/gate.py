@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -189,7 +189,7 @@ def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:
 
     Every tensor is fetched once; one that is mapped and of that dtype is not copied.
     """
-    tensors = checkpoint.tensors
+    tensors: Mapping[str, Tensor] = checkpoint.tensors
     if checkpoint.adapters:
         tensors = Merged(tensors, checkpoint.adapters)
     return Decoder(

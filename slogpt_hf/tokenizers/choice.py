@@ -195,10 +195,11 @@ def _pieces_file(path: Path) -> Path | None:
 def _pieces_beside(checkpoint: Checkpoint) -> Iterator[Pieces]:
     if checkpoint.dialect != "llama2c":
         return
-    for name in PIECES_FILES:
-        path = checkpoint.path.parent / name
-        if path.is_file():
-            yield read_pieces(path)
+    folders = [checkpoint.path] if checkpoint.path.is_dir() else []
+    for folder in (*folders, checkpoint.path.parent):
+        for name in PIECES_FILES:
+            if (folder / name).is_file():
+                yield read_pieces(folder / name)
 
 
 def _choice_of(pieces: Pieces, checkpoint: Checkpoint) -> TokenizerChoice:

@@ -6,6 +6,11 @@ the original's ids alone. A control piece that is written out in a text is encod
 characters, as the originals do (``split_special_tokens``; with the tokenizers library alone that
 is ``encode_special_tokens = True``).
 
+The original of a ``tokenizer.model`` is sentencepiece, that of a ``tokenizer.bin`` is run.c. They
+differ: for run.c U+2581 in a text is an unknown character, not a space; and run.c never removes
+extra spaces, which sentencepiece does for a vocabulary of llama2.c's own ``train_vocab`` (though
+not for Llama's). A model was trained on what sentencepiece gave.
+
 Ids that ``encode`` cannot give may decode differently: of a run of byte pieces that is not UTF-8,
 every byte becomes U+FFFD, where sentencepiece keeps the characters that are whole and run.c
 prints the bytes.
@@ -112,18 +117,24 @@ def _normalizers(pieces: Pieces) -> list[dict[str, Any]]:
 
 
 def _decoders(pieces: Pieces, unknown: str) -> list[dict[str, Any]]:
+    # The unknown piece's surface may begin with a space that must stay, so it comes after Strip.
+    # Until then NUL stands for it, which no piece holds; with bytes to fall back on, NUL may be
+    # one of them, but then no text gets the unknown piece.
+    early, late = (pieces.unk_surface, None) if pieces.byte_fallback else ("\0", "\0")
     steps: list[dict[str, Any]] = []
     if pieces.space != " ":
         steps.append(_replace("String", pieces.space, " "))
-    if pieces.unk_surface != unknown:
-        steps.append(_replace("Regex", rf"\A{re.escape(unknown)}\z", pieces.unk_surface))
+    if early != unknown:
+        steps.append(_replace("Regex", rf"\A{re.escape(unknown)}\z", early))
     if pieces.byte_fallback:
         steps.append({"type": "ByteFallback"})
     steps.append({"type": "Fuse"})
     if pieces.add_dummy_prefix or pieces.remove_extra_whitespaces:
-        # With extra spaces removed, sentencepiece strips a space of every piece until there is text.
+        # sentencepiece that removes extra spaces strips one of every piece until there is text.
         most = 1_000_000 if pieces.remove_extra_whitespaces else 1
         steps.append({"type": "Strip", "content": " ", "start": most, "stop": 0})
+    if late is not None:
+        steps.append(_replace("String", late, pieces.unk_surface))
     return steps
 
 

@@ -101,9 +101,9 @@ def _ordered(
         texts = ", ".join(sorted({describe("".join(filter(None, n))) for n in error.args[1]})[:3])
         raise unsupported(source, f"gives one score to pieces that overlap ({texts})") from error
     merges: list[Pair] = []
-    for left, right in nodes:
-        if right is not None:
-            merges.append((left, right))
-        elif left in doubled:
-            merges.append(doubled[left])
+    for symbol, other in nodes:
+        if other is not None:
+            merges.append((symbol, other))
+        elif symbol in doubled:
+            merges.append(doubled[symbol])
     return merges

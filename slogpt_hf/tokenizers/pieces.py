@@ -13,10 +13,10 @@ from slogpt_hf.datasets.vocabulary import describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import require_file
 
-MAX_BYTES = 8 << 20  # Llama's file has 0.5 MB, the largest public ones (256,000 pieces) 4 MB
-MAX_PIECES = 400_000
+MAX_BYTES = 5 << 20  # that of Llama (32,000 pieces) has 0.5 MB, of Gemma (256,000) 4 MB
+MAX_PIECES = 300_000
 MAX_PIECE_BYTES = 8_000  # sentencepiece's own limit
-MAX_CODE_POINTS = 1_500_000  # of all pieces together
+MAX_CODE_POINTS = 1_000_000  # of all pieces together
 SPACE = "\u2581"
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
@@ -109,7 +109,7 @@ def read_pieces(path: Path) -> Pieces:
     """
     from slogpt_hf.tokenizers.sentencepiece_model import parse_model
 
-    require_file(path, "vocabulary")
+    require_file(path, "tokenizer")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)

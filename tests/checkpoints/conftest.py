@@ -98,17 +98,3 @@ def state_dict() -> Callable[..., dict[str, Tensor]]:
         }
 
     return make
-
-
-def with_lora(
-    tensors: dict[str, Tensor], *modules: str, rank: int = 2, seed: int = 3
-) -> dict[str, Tensor]:
-    """The state dict with LoRA tensors beside the weights of these modules."""
-    generator = torch.Generator().manual_seed(seed)
-    lora: dict[str, Tensor] = {}
-    for module in modules:
-        weight = tensors[f"{module}.weight"]
-        rows, columns = weight.shape
-        lora[f"{module}.lora_A"] = torch.randn(rank, columns, generator=generator).to(weight.dtype)
-        lora[f"{module}.lora_B"] = torch.randn(rows, rank, generator=generator).to(weight.dtype)
-    return tensors | lora

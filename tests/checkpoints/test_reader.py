@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
-from slogpt_hf.checkpoints.slo import parts, tensor_shapes
+from slogpt_hf.checkpoints import Checkpoint, read_checkpoint, slo
+from slogpt_hf.checkpoints.parts import parts_for, tensor_shapes
 from slogpt_hf.errors import CheckpointError
 
 Write = Callable[..., Path]
@@ -47,12 +47,12 @@ def test_spec_of_every_architecture(slo_checkpoint: Write, switches: dict[str, b
 def test_parts_cover_every_row_once(slo_checkpoint: Write, switches: dict[str, bool]) -> None:
     spec = read_checkpoint(slo_checkpoint(**switches)).spec
     rows: dict[str, list[int]] = {}
-    for role, part in parts(spec).items():
+    for role, part in parts_for(slo.names(spec), spec).items():
         if not role.rpartition(".")[0].endswith("attn.qkv"):
-            first, stop = part.rows or (0, tensor_shapes(spec)[part.source][0])
+            first, stop = part.rows or (0, tensor_shapes(slo.names(spec), spec)[part.source][0])
             rows.setdefault(part.source, []).extend(range(first, stop))
     assert {name: sorted(found) for name, found in rows.items()} == {
-        name: list(range(shape[0])) for name, shape in tensor_shapes(spec).items()
+        name: list(range(shape[0])) for name, shape in tensor_shapes(slo.names(spec), spec).items()
     }
 
 
@@ -133,7 +133,9 @@ def test_causal_mask_buffers_are_ignored(slo_content: Content, tmp_path: Path) -
         content["model"][f"{name}.bias"] = torch.ones(1, 1, 24, 24).tril()
         content["model"][f"{name}.masked_bias"] = torch.tensor(-1e4)
     checkpoint = read_checkpoint(saved(content, tmp_path))
-    assert set(checkpoint.tensors) == set(tensor_shapes(checkpoint.spec))
+    assert set(checkpoint.tensors) == set(
+        tensor_shapes(slo.names(checkpoint.spec), checkpoint.spec)
+    )
 
 
 def test_head_is_tied_by_value_not_by_storage(slo_content: Content, tmp_path: Path) -> None:

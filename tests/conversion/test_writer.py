@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.checkpoints.tensors import Stored, Tensors
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.conversion.plan import Move, Plan, restore
 from slogpt_hf.conversion.safetensors_layout import shards_for
@@ -123,6 +124,15 @@ def test_tensor_larger_than_a_shard_gets_its_own(slo_checkpoint: Write, convert:
     assert len(list(folder.glob("*.safetensors"))) == len(planned(checkpoint))
 
 
+def in_memory(tensors: dict[str, torch.Tensor]) -> Tensors:
+    return Tensors(
+        {
+            name: Stored(tuple(t.shape), str(t.dtype).removeprefix("torch."), lambda t=t: t)
+            for name, t in tensors.items()
+        }
+    )
+
+
 def test_tensors_of_several_pieces(tmp_path: Path) -> None:
     """Larger than PIECE_BYTES, not a multiple of it, as they lie and transposed."""
     from slogpt_hf.conversion.operations import Transpose
@@ -138,7 +148,7 @@ def test_tensors_of_several_pieces(tmp_path: Path) -> None:
     told: list[int] = []
     files = write_weights(
         Plan(moves),
-        {"table": table, "again": table},
+        in_memory({"table": table, "again": table}),
         tmp_path,
         dtype="float32",
         max_shard_bytes=10**9,
@@ -192,13 +202,13 @@ def test_finite_weights_whose_sum_overflows_are_accepted(
     tmp_path: Path, dtype: str, large: float
 ) -> None:
     tensor = torch.full((64,), large, dtype=getattr(torch, dtype))
-    plan, tensors = Plan((Move("a", "b"),)), {"b": tensor}
+    plan, tensors = Plan((Move("a", "b"),)), in_memory({"b": tensor})
     (file,) = write_weights(plan, tensors, tmp_path, dtype=dtype, max_shard_bytes=10**9)
     assert torch.equal(load_file(file)["a"], tensor)
 
 
 def test_cast_that_overflows_is_refused(tmp_path: Path) -> None:
-    tensors = {"b": torch.tensor([1.0, 7e4])}
+    tensors = in_memory({"b": torch.tensor([1.0, 7e4])})
     with pytest.raises(CheckpointError, match=r"b: holds infinity \(in float16\)"):
         write_weights(
             Plan((Move("a", "b"),)), tensors, tmp_path, dtype="float16", max_shard_bytes=10**9
@@ -206,7 +216,7 @@ def test_cast_that_overflows_is_refused(tmp_path: Path) -> None:
 
 
 def test_plan_that_does_not_fit_writes_nothing(tmp_path: Path) -> None:
-    plan, tensors = Plan((Move("a", "b"),)), {"b": torch.ones(2), "c": torch.ones(2)}
+    plan, tensors = Plan((Move("a", "b"),)), in_memory({"b": torch.ones(2), "c": torch.ones(2)})
     with pytest.raises(CheckpointError, match="leaves c over"):
         write_weights(plan, tensors, tmp_path, dtype="float32", max_shard_bytes=10**9)
     assert list(tmp_path.iterdir()) == []

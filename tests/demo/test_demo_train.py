@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from slogpt_hf.checkpoints import read_checkpoint
-from slogpt_hf.checkpoints.slo import spec_from_model_args, tensor_shapes
+from slogpt_hf.checkpoints.parts import tensor_shapes
+from slogpt_hf.checkpoints.slo import names, spec_from_model_args
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.datasets import read_ids, read_meta
 from slogpt_hf.demo import VARIANTS, DemoRun, train_demo
@@ -23,7 +24,8 @@ from slogpt_hf.demo.fitting import (
     validation_loss,
 )
 from slogpt_hf.errors import UsageError
-from slogpt_hf.parity.slo import logits
+from slogpt_hf.parity.decoder import Decoder, logits
+from slogpt_hf.parity.families import SLO
 
 ARCHITECTURES = {
     "classic": ("learned", "layernorm", "gelu", True),
@@ -33,7 +35,7 @@ ARCHITECTURES = {
 
 def tiny_spec(variant: str) -> Spec:
     sizes = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 12, "vocab_size": 7}
-    return spec_from_model_args(Path("ckpt.pt"), {**VARIANTS[variant], **sizes}, {})
+    return spec_from_model_args({**VARIANTS[variant], **sizes})
 
 
 def tiny_ids(count: int = 500) -> torch.Tensor:
@@ -121,7 +123,7 @@ def test_every_weight_is_trained() -> None:
     spec = tiny_spec("classic")
     before = initial_tensors(spec, torch.Generator().manual_seed(5))
     after = fit(spec, tiny_ids(), Recipe(), 2, 5, lambda n, loss: None).tensors
-    assert list(after) == list(tensor_shapes(spec))
+    assert list(after) == list(tensor_shapes(names(spec), spec))
     assert [name for name in after if torch.equal(before[name], after[name])] == []
 
 
@@ -167,7 +169,9 @@ def test_the_validation_loss_is_the_mean_over_whole_blocks() -> None:
     tensors = initial_tensors(spec, torch.Generator().manual_seed(0))
     total = 0.0
     for start in (0, 12):
-        predicted = logits(spec, tensors, ids[None, start : start + 12], torch.float32)[0]
+        predicted = logits(
+            Decoder(SLO, spec, tensors), ids[None, start : start + 12], torch.float32
+        )[0]
         chosen = predicted.log_softmax(-1)[torch.arange(12), ids[start + 1 : start + 13]]
         total -= chosen.sum().item()
     assert validation_loss(spec, tensors, ids).item() == pytest.approx(total / 24, rel=1e-5)
