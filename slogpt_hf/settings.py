@@ -39,7 +39,9 @@ class Settings:
         None, "Dataset of the vocabulary: a name below datasets/, a folder, or a meta.pkl."
     )
     tokenizer: str | None = _setting(
-        None, "Tokenizer of a model without a character vocabulary: a folder or a Hub repository."
+        None,
+        "Tokenizer of a model without a character vocabulary: a tokenizer.model or "
+        "tokenizer.bin, a folder or a Hub repository.",
     )
     unknown: str = _setting(
         "error", "What the tokenizer does with an unknown character: error, or a character."

@@ -299,6 +299,7 @@ COSTLY = {
     "deep lists": b"]" * 100_000 + b"a" * 99_999 + b".",
     "empty lists": batches(b"]" * 1000, 390),
     "empty dicts": batches(b"}" * 1000, 390),
+    "dicts of a mark": batches(b"(d" * 500, 390),
     "dicts of one": batches(b"}NNs" * 250, 390),
     "tuples": batches(b"N\x85" * 500, 390),
     "integers": batches(b"J\x00\x10\x00\x00" * 1000, 390),

@@ -12,7 +12,7 @@ from slogpt_hf.checkpoints.fields import listed, shown
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError
 
-KEYS = ("model", "model_state_dict", "state_dict")
+KEYS = ("model", "model_state_dict", "state_dict", "app")  # app: of PyTorch's DCP tutorial
 DEEPEST = 3  # state dicts in dicts in dicts
 WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")
 ADAPTER = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>[ABs])$")

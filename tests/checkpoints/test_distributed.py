@@ -317,6 +317,25 @@ def test_an_archive_of_another_tensor_is_refused(two: Path) -> None:
             stored.read()
 
 
+def test_an_archive_of_another_dtype_is_refused(two: Path) -> None:
+    def change(metadata: Metadata) -> None:
+        entry: Any = metadata.state_dict_metadata[W]
+        entry.properties = TensorProperties(torch.int32)
+
+    stored = distributed.read(changed(two, change)).value["model"]["transformer.wte.weight"]
+    with pytest.raises(CheckpointError, match=r"holds a float32 tensor .*, int32, lies"):
+        stored.read()
+
+
+def test_a_process_without_a_share_has_an_empty_chunk(two: Path) -> None:
+    def change(metadata: Metadata) -> None:
+        entry: Any = metadata.state_dict_metadata[W]
+        entry.chunks.append(ChunkStorageMetadata(torch.Size((13, 0)), torch.Size((0, 16))))
+
+    stored = distributed.read(changed(two, change)).value["model"]["transformer.wte.weight"]
+    assert torch.equal(stored.read(), MAKE.weights(MAKE.SLO)["transformer.wte.weight"])
+
+
 def test_folders_that_are_none(tmp_path: Path, two: Path) -> None:
     assert not distributed.recognises(tmp_path / "no")
     assert not distributed.recognises(tmp_path)
