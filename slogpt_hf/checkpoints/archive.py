@@ -223,11 +223,13 @@ class _Reader:
             raise ValueError("a tensor of no possible size")
         last = first + sum((d - 1) * s for d, s in zip(shape, strides, strict=True))
         item, span = ITEM_BYTES[dtype], storage.span
-        if first * item > span.n_bytes or (count and (last + 1) * item > span.n_bytes):
+        if not count:  # a slice of nothing may begin beyond its storage
+            return Stored(shape, dtype, partial(_empty, dtype, shape))
+        if (last + 1) * item > span.n_bytes:
             raise ValueError("a tensor that runs beyond its storage")
         if count * item > span.n_bytes:
             return Unsupported("an expanded tensor, whose values repeat")
-        bytes_ = Span(span.start + first * item, (last + 1 - first) * item if count else 0)
+        bytes_ = Span(span.start + first * item, (last + 1 - first) * item)
         return Stored(shape, dtype, partial(_view, self.mapped, bytes_, dtype, shape, strides))
 
 
@@ -235,13 +237,16 @@ def _view(mapped: mmap.mmap, span: Span, dtype: str, shape: Shape, strides: Shap
     """The tensor whose values lie in ``span``: a view, or a copy where they are not aligned."""
     import torch
 
-    kind = getattr(torch, dtype)
-    if not span.n_bytes:
-        return torch.empty(0, dtype=torch.uint8).view(kind).reshape(shape)
     values = torch.frombuffer(mapped, dtype=torch.uint8, count=span.n_bytes, offset=span.start)
     if values.data_ptr() % ITEM_BYTES[dtype]:
         values = values.clone()
-    return values.view(kind).as_strided(shape, strides)
+    return values.view(getattr(torch, dtype)).as_strided(shape, strides)
+
+
+def _empty(dtype: str, shape: Shape) -> Tensor:
+    import torch
+
+    return torch.empty(0, dtype=torch.uint8).view(getattr(torch, dtype)).reshape(shape)
 
 
 def _globals(reader: _Reader) -> Mapping[str, object]:

@@ -198,8 +198,8 @@ def _spec(layout: _Layout, fields: Fields, adapters: bool) -> Spec:
     block_size = fields.count("block_size")
     if positions:
         block_size = told("block_size", positions[0], "positions")
-    k, stack = shape("blocks.0.attn.k"), shape("blocks.0.attn.qkv")
-    kv_rows = k[0] if k else (stack[0] - n_embd) // 2 if stack else n_embd
+    k = shape("blocks.0.attn.k")
+    kv_rows = k[0] if k else n_embd  # no trainer stacks grouped heads
     rotary = a.positions == "rotary"
     n_head = fields.count("n_head")
     missing = ["n_head"] if n_head is None else []

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from slogpt_hf.cli.options import (
+    FIELDS,
     VOCABULARY,
     merged,
     progress_for,
@@ -35,7 +36,7 @@ REPO_ID = "demo/shakespeare-{variant}"
 @click.option(
     "--folder", default=DEFAULT_FOLDER, show_default=True, help="Where everything is written."
 )
-@settings_options(*VOCABULARY)
+@settings_options(*FIELDS, *VOCABULARY)
 @quiet_option
 def command(
     checkpoint: str | None,
@@ -43,18 +44,18 @@ def command(
     steps: int | None,
     folder: str,
     quiet: bool,
-    **vocabulary: Any,
+    **options: Any,
 ) -> None:
     """Train a small Slo on a text that ships with slogpt-hf, then release it.
 
     The release goes to an embedded hub below FOLDER/hub: no account, no network. With CHECKPOINT
-    nothing is trained: that checkpoint is released, and --dataset, --tokenizer, --unknown and
-    --allow-spare-ids are as for release.
+    nothing is trained: that checkpoint is released, and --set, --base, --dataset, --tokenizer,
+    --unknown and --allow-spare-ids are as for release.
     """
-    if checkpoint is None and any(value is not None for value in vocabulary.values()):
+    if checkpoint is None and any(value not in (None, ()) for value in options.values()):
         raise UsageError(
-            "the demo's own model has its own dataset and tokenizer.",
-            hint="Name a CHECKPOINT beside --dataset, --tokenizer, --unknown, --allow-spare-ids.",
+            "the demo's own model has its own dataset, tokenizer and fields.",
+            hint="Name a CHECKPOINT beside --set, --base, --dataset, --tokenizer and so on.",
         )
     from slogpt_hf.release import release_checkpoints
 
@@ -68,7 +69,7 @@ def command(
             print_release(result, hub)
 
     if checkpoint is not None:
-        publish(Path(checkpoint), "demo/checkpoint", **vocabulary)
+        publish(Path(checkpoint), "demo/checkpoint", **options)
         return
     from slogpt_hf.demo import DEFAULT_STEPS, VARIANTS, checkpoint_path, dataset_path
 

@@ -46,8 +46,8 @@ def test_the_dialect_of_the_document(
 
     module, family = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
     names: dict[str, Any] = {"Family": families.Family}
-    exec(compile(module, "tiny.py", "exec", dont_inherit=True), names)  # noqa: S102
-    exec(compile(family, "families.py", "exec", dont_inherit=True), names)  # noqa: S102
+    exec(compile(module, "tiny.py", "exec", dont_inherit=True), names)
+    exec(compile(family, "families.py", "exec", dont_inherit=True), names)
     monkeypatch.setattr(reader, "DIALECTS", (*reader.DIALECTS, names["DIALECT"]))
     monkeypatch.setitem(families.FAMILIES, "tiny", names["TINY"])
 

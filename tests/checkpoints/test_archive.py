@@ -107,7 +107,7 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.lists(inner, max_size=4).map(tuple)
-        | st.dictionaries(st.text(max_size=4) | st.integers(), inner, max_size=4)
+        | st.dictionaries(st.text(max_size=4) | st.integers(-(2**63), 2**63), inner, max_size=4)
         | st.dictionaries(st.text(max_size=4), inner).map(collections.OrderedDict)
     ),
     max_leaves=10,
@@ -168,6 +168,12 @@ def test_state_dict_of_a_module(tmp_path: Path) -> None:
     state = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3)).state_dict()
     torch.save(state, tmp_path / "a.pt")
     assert_same(read_archive(tmp_path / "a.pt"), dict(state))
+
+
+def test_slices_of_nothing(tmp_path: Path) -> None:
+    tensors = [torch.ones(4)[4:], torch.ones(0, 3)[:, 1:], torch.ones(2, 0)[1:], torch.ones(3, 0)]
+    torch.save(tensors, tmp_path / "a.pt")
+    assert_same(read_archive(tmp_path / "a.pt"), tensors)
 
 
 def test_tied_tensors_are_the_same_memory(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ TENSORS: dict[str, tuple[bytes, str]] = {
     "strides that overlap": (tensor(shape=(3, 3), stride=(0, 1)), "is an expanded tensor"),
     "fewer strides": (tensor(shape=(2, 2), stride=(1,)), "more dimensions than strides"),
     "offset too large": (tensor(offset=1), "runs beyond its storage"),
-    "offset huge": (tensor(offset=2**63 - 1, shape=(0,)), "runs beyond its storage"),
+    "offset huge": (tensor(offset=2**63 - 1, shape=(1,)), "runs beyond its storage"),
     "offset negative": (tensor(offset=-1), "an impossible number"),
     "65 dimensions": (tensor(shape=(1,) * 65, stride=(1,) * 65), "not a few numbers"),
     "no such entry": (tensor(key="1"), "no entry 'a/data/1'"),

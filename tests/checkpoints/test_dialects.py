@@ -337,3 +337,13 @@ def test_layout_is_named(state_dict: StateDict, tmp_path: Path) -> None:
     forms = sloughgpt_forms(state_dict("sloughgpt"), tmp_path)
     names = {unread(read_checkpoint(path)) for path in forms.values()}
     assert names == {"torch.save file", "run folder", "safetensors file"}
+
+
+def test_plain_nanogpt_has_no_switches(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    """Its train.py knows neither use_rope nor use_swiglu nor use_rmsnorm."""
+    path = golden("slo-classic") / "ckpt.pt"
+    content = torch.load(path, weights_only=True)
+    args = content["model_args"]
+    content["model_args"] = {k: v for k, v in args.items() if not k.startswith("use_")}
+    plain = read_checkpoint(saved(content, tmp_path / "ckpt.pt"))
+    assert plain.spec == read_checkpoint(path).spec

@@ -178,6 +178,32 @@ def golden_hub(
     return folder, outcomes
 
 
+@pytest.fixture(scope="session")
+def character_dataset(
+    tmp_path_factory: pytest.TempPathFactory, write_meta: Callable[..., Path]
+) -> Callable[[int], Path]:
+    """The folder of a dataset of so many characters, some beyond ASCII and one beyond the BMP."""
+
+    def make(size: int) -> Path:
+        characters = ["\n", *map(chr, range(32, 127)), *"éßΩ–€🙂"]
+        folder = tmp_path_factory.mktemp("dataset")
+        return write_meta(folder, "".join(characters[-size:])).parent
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Downloads a whole release: ``(hub folder, repo id, revision)`` to its folder."""
+
+    def download(folder: Path, repo_id: str, revision: str = "v1.0.0") -> Path:
+        with _client(folder) as api:
+            local = tmp_path_factory.mktemp("snapshot")
+            return Path(api.snapshot_download(repo_id, revision=revision, local_dir=local))
+
+    return download
+
+
 @pytest.fixture
 def serving() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
     """Starts ``hub serve FOLDER --port 0`` in a process; gives it and its first line."""
