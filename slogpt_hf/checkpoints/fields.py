@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 from slogpt_hf.checkpoints.tensors import Shape, Stored
@@ -27,6 +28,8 @@ ALIASES = {
     "lora_alpha": ("lora_alpha", "metadata.alpha"),
     "lora_rank": ("lora_rank", "metadata.rank"),
 }
+SHORT = Repr()
+SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 3, 20, 8, 80, 80
 LARGEST_COUNT = 2**53  # whole numbers below are exact as floats
 SAVE_AGAIN = "Save the checkpoint with the settings that it was trained with."
 
@@ -127,8 +130,8 @@ def shown(value: Any, most: int = 60) -> str:
     if isinstance(value, Stored):
         return f"a tensor of shape {value.shape}"
     try:
-        text = " ".join(repr(value).split())
-    except (RecursionError, ValueError):  # nested too deep, or an integer of too many digits
+        text = " ".join(SHORT.repr(value).split())
+    except ValueError:  # an integer of too many digits
         return f"a {type(value).__name__}"
     return text if len(text) <= most else f"{text[:most]}..."
 

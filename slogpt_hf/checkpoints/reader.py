@@ -33,7 +33,6 @@ from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import FileStamp, is_folder, require_file, stamp_of
 
 START_BYTES = 64
-MOST_FILES = 10_000  # of a folder that is taken for a checkpoint
 NAMES_SHOWN = 8
 
 DIALECTS: tuple[Dialect | Unsupported, ...] = (
@@ -96,7 +95,7 @@ def read_checkpoint(
     return replace(
         checkpoint,
         quantisation=_quantisation(contents),
-        stamps={file: stamps.get(file) for file in contents.files},
+        stamps={file: stamps.get(file) or stamp_of(file) for file in contents.files},
     )
 
 
@@ -219,14 +218,5 @@ def _quantisation(contents: Contents) -> Quantisation | None:
 
 
 def _stamps(path: Path) -> dict[Path, FileStamp | None]:
-    if not is_folder(path):
-        return {path: stamp_of(path)}
-    files = []
-    for file in path.rglob("*"):
-        files.append(file)
-        if len(files) > MOST_FILES:
-            raise UsageError(
-                f"{path}: holds more than {MOST_FILES} files, which no checkpoint does.",
-                hint="Name the checkpoint in it.",
-            )
+    files = path.iterdir() if is_folder(path) else (path,)
     return {file: stamp_of(file) for file in files}
