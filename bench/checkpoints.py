@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from slogpt_hf.checkpoints import slo
+from slogpt_hf.checkpoints.dialects import slo
 from slogpt_hf.checkpoints.parts import tensor_shapes
 
 SIZES: dict[str, dict[str, int]] = {

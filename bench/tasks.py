@@ -93,7 +93,7 @@ def memory(checkpoint: str, output: str) -> FIGURES:
     """Peak of anonymous memory during our conversion, bytes above the imports."""
     import torch
 
-    import slogpt_hf.checkpoints.slo
+    import slogpt_hf.checkpoints.dialects.slo
     import slogpt_hf.conversion  # noqa: F401
 
     torch.zeros(1).sum()

@@ -38,7 +38,7 @@ def _slo_weights(
     """A Slo state dict whose every value is random: norms are not ones, biases not zeros."""
     import torch
 
-    from slogpt_hf.checkpoints import slo
+    from slogpt_hf.checkpoints.dialects import slo
     from slogpt_hf.checkpoints.parts import tensor_shapes
 
     generator = torch.Generator().manual_seed(seed)

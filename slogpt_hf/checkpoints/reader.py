@@ -10,22 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.checkpoints import (
-    demonstration,
+from slogpt_hf.checkpoints.checkpoint import Checkpoint, Quantisation
+from slogpt_hf.checkpoints.containers import (
     distributed,
     folder,
-    llama2c,
     llama2c_bin,
-    nanogpt,
     safetensors_file,
-    slo,
-    sloughgpt,
     sou,
     torch_file,
 )
-from slogpt_hf.checkpoints.checkpoint import Checkpoint, Quantisation
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.dialect import Dialect, Unsupported
+from slogpt_hf.checkpoints.dialects import demonstration, llama2c, nanogpt, slo, sloughgpt
 from slogpt_hf.checkpoints.fields import printable, shown
 from slogpt_hf.checkpoints.reading import read_model
 from slogpt_hf.checkpoints.state_dict import ADAPTER, StateDict, read_state_dict

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from slogpt_hf.checkpoints import slo
+from slogpt_hf.checkpoints.dialects import slo
 from slogpt_hf.checkpoints.parts import tensor_shapes
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.parity.decoder import Decoder, logits

@@ -84,7 +84,7 @@ def train_demo(
 
     import torch
 
-    from slogpt_hf.checkpoints.slo import spec_from_model_args
+    from slogpt_hf.checkpoints.dialects.slo import spec_from_model_args
     from slogpt_hf.datasets import read_ids, read_meta
     from slogpt_hf.demo.corpus import DATASET, corpus_text, write_dataset
     from slogpt_hf.demo.fitting import Recipe, fit, validation_loss

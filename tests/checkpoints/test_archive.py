@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slogpt_hf.checkpoints import torch_file
-from slogpt_hf.checkpoints.archive import map_file, read_archive
+from slogpt_hf.checkpoints.containers import torch_file
+from slogpt_hf.checkpoints.containers.archive import map_file, read_archive
+from slogpt_hf.checkpoints.containers.torch_globals import ITEM_BYTES
 from slogpt_hf.checkpoints.tensors import Stored
-from slogpt_hf.checkpoints.torch_globals import ITEM_BYTES
 from slogpt_hf.errors import CheckpointError
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -239,7 +239,8 @@ def test_many_archives_share_one_mapping(tmp_path: Path) -> None:
 
 def test_structure_is_read_without_torch() -> None:
     code = (
-        "import sys; from pathlib import Path; from slogpt_hf.checkpoints.archive import *\n"
+        "import sys; from pathlib import Path\n"
+        "from slogpt_hf.checkpoints.containers.archive import read_archive\n"
         "read_archive(Path(sys.argv[1])); sys.exit('torch' in sys.modules)"
     )
     path = GOLDEN / "slo-classic" / "ckpt.pt"

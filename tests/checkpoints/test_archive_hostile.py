@@ -19,8 +19,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slogpt_hf.checkpoints import archive, zip_slice
-from slogpt_hf.checkpoints.archive import read_archive
+from slogpt_hf.checkpoints.containers import archive, zip_slice
+from slogpt_hf.checkpoints.containers.archive import read_archive
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError, SloGPTError
 
@@ -362,7 +362,7 @@ COSTLY = {
 MEASURE = """
 import sys, time
 from pathlib import Path
-from slogpt_hf.checkpoints.archive import read_archive
+from slogpt_hf.checkpoints.containers.archive import read_archive
 from slogpt_hf.errors import CheckpointError
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -17,7 +17,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slogpt_hf.checkpoints import Checkpoint, read_checkpoint, slo
+from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.checkpoints.dialects import slo
 from slogpt_hf.checkpoints.parts import tensor_shapes
 from slogpt_hf.errors import CheckpointError, UsageError
 

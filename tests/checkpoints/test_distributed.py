@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 
-from slogpt_hf.checkpoints import distributed, distributed_metadata
+from slogpt_hf.checkpoints.containers import distributed, distributed_metadata
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError, SloGPTError, UsageError
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from slogpt_hf.checkpoints import folder
+from slogpt_hf.checkpoints.containers import folder
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.state_dict import find_state_dict
 from slogpt_hf.checkpoints.tensors import Stored

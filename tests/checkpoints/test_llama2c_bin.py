@@ -14,7 +14,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slogpt_hf.checkpoints import llama2c_bin
+from slogpt_hf.checkpoints.containers import llama2c_bin
 from slogpt_hf.errors import CheckpointError, SloGPTError
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"

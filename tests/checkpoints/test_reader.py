@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from slogpt_hf.checkpoints import Checkpoint, read_checkpoint, slo
+from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.checkpoints.dialects import slo
 from slogpt_hf.checkpoints.parts import parts_for, tensor_shapes
 from slogpt_hf.errors import CheckpointError
 

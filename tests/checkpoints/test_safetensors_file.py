@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from slogpt_hf.checkpoints import safetensors_file
+from slogpt_hf.checkpoints.containers import safetensors_file
 from slogpt_hf.errors import CheckpointError, SloGPTError
 
 many = settings(

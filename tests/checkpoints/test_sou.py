@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slogpt_hf.checkpoints import sou
+from slogpt_hf.checkpoints.containers import sou
 from slogpt_hf.errors import CheckpointError, SloGPTError, UsageError
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "sloughgpt-sou" / "model.sou"

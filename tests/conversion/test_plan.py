@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slogpt_hf.checkpoints import Spec, slo
+from slogpt_hf.checkpoints import Spec
+from slogpt_hf.checkpoints.dialects import slo
 from slogpt_hf.checkpoints.parts import parts_for, tensor_shapes
 from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
 from slogpt_hf.conversion.plan import Copy, Move, Plan, Zeros, check_plan, restore

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.checkpoints.dialects.slo import names, spec_from_model_args
 from slogpt_hf.checkpoints.parts import tensor_shapes
-from slogpt_hf.checkpoints.slo import names, spec_from_model_args
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.datasets import read_ids, read_meta
 from slogpt_hf.demo import VARIANTS, DemoRun, train_demo

@@ -212,7 +212,9 @@ def test_card_tells_what_quantising_cost(
     weight = card_number(card, r"unquantised ckpt\.pt: a weight differs by at most (\S+),")
     logit = card_number(card, r"a logit by at most (\S+) \(largest logit")
 
-    models = [converted(snapshot(released.folder, f"me/{n}")) for n in ("llama2c-q80", "llama2c-pt")]
+    models = [
+        converted(snapshot(released.folder, f"me/{n}")) for n in ("llama2c-q80", "llama2c-pt")
+    ]
     quantised, original = (model.state_dict() for model in models)
     measured = max(distance(quantised[name], original[name]) for name in original)
     assert weight == pytest.approx(measured, rel=5e-3)
@@ -222,7 +224,9 @@ def test_card_tells_what_quantising_cost(
     a, b = (model(inputs).logits for model in models)
     # The card's figure is over the gate's inputs, of which the recorded ones are no part.
     assert distance(a, b) / 2 < logit < 2 * distance(a, b)
-    assert "Measured against" not in hub_file(released.folder, "me/llama2c-v1", "README.md").decode()
+    assert (
+        "Measured against" not in hub_file(released.folder, "me/llama2c-v1", "README.md").decode()
+    )
 
 
 @torch.no_grad()
@@ -235,7 +239,9 @@ def test_the_measured_logit_is_that_of_the_gates_inputs(
     card = " ".join(hub_file(released.folder, "me/llama2c-q80", "README.md").decode().split())
     logit = card_number(card, r"a logit by at most (\S+) \(largest logit")
     largest = card_number(card, r"\(largest logit (\S+)\)")
-    models = [converted(snapshot(released.folder, f"me/{n}")) for n in ("llama2c-q80", "llama2c-pt")]
+    models = [
+        converted(snapshot(released.folder, f"me/{n}")) for n in ("llama2c-q80", "llama2c-pt")
+    ]
     spec = read_checkpoint(released.checkpoints["llama2c-q80"]).spec
     both = [tuple(model(batch.ids).logits for model in models) for batch in inputs_for(spec)]
     assert logit == pytest.approx(max(distance(a, b) for a, b in both), rel=5e-3)

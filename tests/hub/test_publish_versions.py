@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slogpt_hf.checkpoints.slo import spec_from_model_args
+from slogpt_hf.checkpoints.dialects.slo import spec_from_model_args
 from slogpt_hf.errors import UsageError
 from slogpt_hf.hub.versions import newest_tag, next_version, require_ref, tag_from
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slogpt_hf.checkpoints.archive import read_archive
+from slogpt_hf.checkpoints.containers.archive import read_archive
+from slogpt_hf.checkpoints.containers.zip_slice import LOCAL_MAGIC
 from slogpt_hf.checkpoints.contents import Contents
-from slogpt_hf.checkpoints.zip_slice import LOCAL_MAGIC
 
 NAME = "torch.save file"
 

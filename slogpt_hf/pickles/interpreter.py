@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from slogpt_hf.errors import CheckpointError
-from slogpt_hf.pickle_machine import ForbiddenError, Global, Machine, Record
-from slogpt_hf.pickle_opcodes import OPCODES, Opcode
-
-__all__ = ["NUMPY", "Global", "Record", "Unsupported", "Wording", "load", "record"]
+from slogpt_hf.pickles.machine import ForbiddenError, Global, Machine, Record
+from slogpt_hf.pickles.opcodes import OPCODES, Opcode
 
 MAX_OPCODES = 4_000_000  # a vocabulary of 200 000 entries in three tables needs 1.8 million
 MAX_STACK = 1_000_000

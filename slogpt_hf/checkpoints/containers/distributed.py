@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from slogpt_hf.checkpoints.archive import map_file, read_archive
-from slogpt_hf.checkpoints.contents import Contents
-from slogpt_hf.checkpoints.distributed_metadata import (
+from slogpt_hf.checkpoints.containers.archive import map_file, read_archive
+from slogpt_hf.checkpoints.containers.distributed_metadata import (
     DAMAGED,
     METADATA,
     Chunk,
@@ -24,6 +23,7 @@ from slogpt_hf.checkpoints.distributed_metadata import (
     SavedTensor,
     read_metadata,
 )
+from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.fields import printable
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError, UsageError

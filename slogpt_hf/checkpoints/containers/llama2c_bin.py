@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slogpt_hf.checkpoints.contents import Contents
-from slogpt_hf.checkpoints.llama2c_layout import (
+from slogpt_hf.checkpoints.containers.llama2c_layout import (
     DAMAGED,
     HEADER_BYTES,
     MAGIC,
@@ -22,6 +21,7 @@ from slogpt_hf.checkpoints.llama2c_layout import (
     places,
     wrong_size,
 )
+from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.files import require_file

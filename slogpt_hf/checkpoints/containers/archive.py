@@ -17,9 +17,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slogpt_hf.checkpoints.containers.torch_globals import (
+    ITEM_BYTES,
+    LIMIT,
+    PLAIN,
+    StorageType,
+    sizes_of,
+)
+from slogpt_hf.checkpoints.containers.zip_slice import (
+    AGAIN,
+    LOCAL_MAGIC,
+    Archive,
+    Span,
+    open_archive,
+)
 from slogpt_hf.checkpoints.tensors import Shape, Stored
-from slogpt_hf.checkpoints.torch_globals import ITEM_BYTES, LIMIT, PLAIN, StorageType, sizes_of
-from slogpt_hf.checkpoints.zip_slice import AGAIN, LOCAL_MAGIC, Archive, Span, open_archive
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import require_file
 from slogpt_hf.pickles import Unsupported, Wording, load

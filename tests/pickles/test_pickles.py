@@ -21,9 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slogpt_hf import pickle_machine, pickles
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.pickles import NUMPY, Record, Unsupported, Wording, load, record
+from slogpt_hf.pickles import interpreter as pickles
+from slogpt_hf.pickles import machine as pickle_machine
 
 TEXT = st.text(max_size=8)
 SCALARS = (

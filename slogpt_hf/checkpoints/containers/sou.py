@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slogpt_hf.checkpoints.archive import read_archive
+from slogpt_hf.checkpoints.containers.archive import read_archive
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import require_file

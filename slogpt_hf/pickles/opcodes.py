@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from slogpt_hf.pickle_machine import MAX_LINE, MAX_TEXT, ForbiddenError, Machine, Record, Unset
+from slogpt_hf.pickles.machine import MAX_LINE, MAX_TEXT, ForbiddenError, Machine, Record, Unset
 
 MAX_INTEGER = 1024  # bytes
 MAX_KEY_ITEMS = 4

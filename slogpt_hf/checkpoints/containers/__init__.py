@@ -1,0 +1,1 @@
+"""File layouts: bytes to named values. One module a layout."""

@@ -1,0 +1,1 @@
+"""Trainers: names of tensors to roles. One module a dialect."""
