@@ -113,8 +113,10 @@ def build_artefact(
     """
     checkpoint.require_unchanged()
     conversion = plan_conversion(checkpoint, settings.dtype)
+    merges = len(conversion.plan.merges)
     progress.line(
-        f"    plan: {checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters -> "
+        f"    plan: {checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters"
+        f"{f', {merges} adapters merged' if merges else ''} -> "
         f"{conversion.target.class_name}, {conversion.dtype}, {human_bytes(conversion.n_bytes)}"
     )
     with progress.stage("convert", conversion.n_bytes) as advance:
@@ -385,7 +387,7 @@ def _file_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
     if len(checkpoint.files) == 1:
         return ()
     return (
-        f"It is {len(checkpoint.files)} files; the SHA-256 is that of their digests, one a line.",
+        f"The checkpoint is {len(checkpoint.files)} files; its SHA-256 is that of theirs, one a line.",
     )
 
 
