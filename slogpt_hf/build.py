@@ -387,7 +387,7 @@ def _file_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
     if len(checkpoint.files) == 1:
         return ()
     return (
-        f"The checkpoint is {len(checkpoint.files)} files; its SHA-256 is that of theirs, one a line.",
+        f"The checkpoint is {len(checkpoint.files)} files; its SHA-256 is that of their digests.",
     )
 
 

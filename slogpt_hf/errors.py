@@ -65,4 +65,5 @@ class TagConflictError(HubError):
 def first_line(error: object, most: int = 200) -> str:
     """What another library's error says, as far as it fits into a message of one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:most]
+    line = lines[0][:most]
+    return line if line.isprintable() else ascii(line)[1:-1]

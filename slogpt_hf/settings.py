@@ -22,6 +22,8 @@ REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 ch
     r"(?=.{1,96}$)(?!.*(?:--|\.\.|\.git(?:/|$)))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII
 )
 TYPE_PREFIXES = ("datasets/", "models/", "spaces/")  # of Hub URLs; no one's namespace
+MOST_FILE_BYTES = 1 << 16
+LONGEST_NUMBER = 24  # characters; no setting has a longer one
 LARGEST_SIZE = 2**63  # bytes; no file is larger
 
 
@@ -82,7 +84,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.repo_id is not None and not REPO_ID.fullmatch(self.repo_id):
             raise UsageError(
-                f"repo-id {self.repo_id!r} is not NAMESPACE/NAME.",
+                f"repo-id {self.repo_id[:100]!r} is not NAMESPACE/NAME.",
                 hint="Use letters, digits, '-', '_' and '.', e.g. --repo-id me/my-model.",
             )
         if self.repo_id is not None and self.repo_id.startswith(TYPE_PREFIXES):
@@ -91,7 +93,7 @@ class Settings:
                 hint="Models alone are released: leave the type out, e.g. --repo-id me/my-model.",
             )
         if self.dtype is not None and self.dtype not in DTYPES:
-            raise UsageError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}.")
+            raise UsageError(f"dtype {self.dtype[:40]!r} is not one of {', '.join(DTYPES)}.")
         size_in_bytes(self.max_shard_size)
         self.given  # noqa: B018  raises where a value cannot be meant
 
@@ -159,7 +161,7 @@ def given_field(text: str) -> tuple[str, bool | int | float]:
         UsageError: it is none of these.
     """
     name, equals, value = (part.strip() for part in text.partition("="))
-    if name.isidentifier() and equals:
+    if name.isidentifier() and equals and len(value) <= LONGEST_NUMBER:
         if value.lower() in ("true", "false"):
             return name, value.lower() == "true"
         for kind in (int, float):
@@ -192,10 +194,19 @@ def size_in_bytes(text: str) -> int:
 def _from_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    if path.stat().st_size > MOST_FILE_BYTES:
+        raise UsageError(f"{path}: is larger than {MOST_FILE_BYTES} bytes, which no settings are.")
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_number(self, node: yaml.ScalarNode) -> int:
+            if len(node.value) > LONGEST_NUMBER:
+                raise yaml.YAMLError(f"a number of {len(node.value)} digits")
+            return self.construct_yaml_int(node)
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_number)
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), Loader)
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
         raise UsageError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
     if content is None:
@@ -208,7 +219,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         if name not in NAMES:
             known = [setting.replace("_", "-") for setting in NAMES]
             raise UsageError(
-                f"{path}: unknown key {key!r}.",
+                f"{path}: unknown key {str(key)[:80]!r}.",
                 hint=_nearest(name.replace("_", "-"), known),
             )
         if value is not None:
@@ -241,17 +252,18 @@ def _typed(name: str, value: Any, where: str) -> Any:
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     shown = value if isinstance(value, str | bool | int) else f"a {type(value).__name__}"
     if str(shown).lower() not in known:
+        shown = shown[:40] if isinstance(shown, str) else shown
         raise UsageError(f"{where} is {shown!r}.", hint="Write true or false.")
     return known[str(shown).lower()]
 
 
 def _fields(value: Any, where: str) -> tuple[str, ...]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and all(type(v) in (bool, int, float) for v in value.values()):
         return tuple(f"{name}={number}" for name, number in value.items())
     if isinstance(value, str):
         return tuple(value.replace(",", " ").split())
     raise UsageError(
-        f"{where} is a {type(value).__name__}, not names and values.",
+        f"{where} is a {type(value).__name__}, not names and their numbers.",
         hint="Write e.g. 'set: {n_head: 8, block_size: 256}'.",
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from slogpt_hf.checkpoints.checkpoint import TrainingFacts
 from slogpt_hf.checkpoints.fields import scalar
-from slogpt_hf.datasets.vocabulary import Vocabulary
+from slogpt_hf.datasets.vocabulary import MOST_ENTRIES, Vocabulary
 from slogpt_hf.errors import CheckpointError
 
 # Field of TrainingFacts to where it is recorded, the most telling first; "" is the top.
@@ -82,7 +82,7 @@ def vocabulary_in(
             continue
         itos, stoi, chars = (place.get(key) for key in VOCABULARY_KEYS)
         if itos is None and stoi is None:
-            itos = list(chars) if isinstance(chars, str) else chars
+            itos = list(chars[: MOST_ENTRIES + 1]) if isinstance(chars, str) else chars
         if isinstance(itos, Mapping) and all(isinstance(k, str) and k.isdecimal() for k in itos):
             itos = {int(k[:20]): v for k, v in itos.items()}  # JSON has no other keys than text
         # Beside the settings, vocab_size is the model's number of rows, which may be padded.

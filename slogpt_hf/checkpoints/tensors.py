@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ class Tensors(Mapping[str, "Tensor"]):
     def __len__(self) -> int:
         return len(self.stored)
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, Shape]:
         """Name to shape."""
         return {name: stored.shape for name, stored in self.stored.items()}
 
-    @property
+    @cached_property
     def dtypes(self) -> dict[str, str]:
         """Name to dtype, e.g. ``float32``."""
         return {name: stored.dtype for name, stored in self.stored.items()}

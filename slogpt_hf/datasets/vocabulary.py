@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from functools import cached_property
 
 from slogpt_hf.errors import CheckpointError
 
+MOST_ENTRIES = 2**18  # Unicode has 160,000 characters
 _REWRITE = "Write the vocabulary again with the script that prepared the dataset."
 
 
@@ -68,6 +69,13 @@ class Vocabulary:
         Raises:
             CheckpointError: the tables are not what they should be or contradict each other.
         """
+        for table in (itos, stoi):
+            if isinstance(table, Sized) and len(table) > MOST_ENTRIES:
+                raise CheckpointError(
+                    f"{source}: a vocabulary of {len(table)} entries; at most {MOST_ENTRIES} are "
+                    "read.",
+                    hint=_REWRITE,
+                )
         if itos is None:
             characters = _from_stoi(stoi, source)
         else:

@@ -7,6 +7,7 @@ about it when it walks the result.
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -31,9 +32,15 @@ def _proto0_integer(digits: bytes) -> int | bool:
     return digits == b"01" if digits in (b"00", b"01") else int(digits)
 
 
+# Of what repr() of bytes writes; escape_decode warns of any other.
+UNKNOWN_ESCAPE = re.compile(rb"""(?<!\\)(?:\\\\)*\\(?:[^\\'"abfnrtvx0-7]|$)""")
+
+
 def _escaped(quoted: bytes) -> str:
     if len(quoted) < 2 or quoted[:1] not in b"'\"" or quoted[:1] != quoted[-1:]:
         raise ValueError("text without its quotes")
+    if UNKNOWN_ESCAPE.search(quoted):
+        raise ValueError("text with an escape that no pickle has")
     return codecs.escape_decode(quoted[1:-1])[0].decode("ascii")
 
 
