@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.card import generate_sample, render_card, require_card_options
-from slogpt_hf.card.facts import profile_rows, remote_url, setting_rows, without_folders
+from slogpt_hf.card import render_card, require_card_options
 from slogpt_hf.card.record import (
     CARD_FILE,
     RECORD_FILE,
     REPORT_FILE,
-    SCHEMA,
     Record,
     dump_json,
     hash_files,
@@ -23,18 +20,15 @@ from slogpt_hf.card.record import (
     read_record,
 )
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
-from slogpt_hf.conversion import Artefact, plan_conversion, write_model
+from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.conversion.safetensors_layout import shards_for
 from slogpt_hf.errors import CheckpointError, ParityError, UsageError
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.progress import SILENT, Progress, human_bytes
+from slogpt_hf.recording import original_notes, record_of
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice, check_choice, choose_tokenizer
-from slogpt_hf.version import __version__
-from slogpt_hf.watch import provenance_of
-
-VERDICT_FIELDS = ("passed", "fp64_error", "fp64_bound", "fp32_error", "fp32_bound", "fp32_noise")
 
 
 def convert(
@@ -113,6 +107,7 @@ def build_artefact(
     """
     checkpoint.require_unchanged()
     conversion = plan_conversion(checkpoint, settings.dtype)
+    original = original_notes(checkpoint, settings)  # before anything takes long
     merges = len(conversion.plan.merges)
     progress.line(
         f"    plan: {checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters"
@@ -134,8 +129,17 @@ def build_artefact(
     if not report.passed:
         raise _not_equal(checkpoint.path, report, Path(settings.report))
     (folder / REPORT_FILE).write_text(dump_json(report.to_dict()), encoding="utf-8")
-    original = _original_notes(checkpoint, settings)
-    record = _record(checkpoint, artefact, choice, report, settings, checkpoint_sha256, original)
+    record = record_of(
+        checkpoint,
+        artefact,
+        choice,
+        report,
+        settings,
+        checkpoint_sha256=checkpoint_sha256,
+        identity=identity_of(checkpoint_sha256, checkpoint, choice, settings),
+        date=today(),
+        more_notes=original,
+    )
     (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")
     (folder / CARD_FILE).write_text(card_for(folder, record, settings), encoding="utf-8")
     return record
@@ -309,103 +313,4 @@ def _not_equal(path: Path, report: ParityReport, kept: Path) -> ParityError:
         f"{path}: the converted model is NOT equal to the original; it first leaves it at "
         f"{report.first_divergence}: {report.failures[0]} Nothing was published.",
         hint=hint,
-    )
-
-
-def _record(
-    checkpoint: Checkpoint,
-    artefact: Artefact,
-    choice: TokenizerChoice,
-    report: ParityReport,
-    settings: Settings,
-    checkpoint_sha256: str,
-    original_notes: Sequence[str],
-) -> Record:
-    facts, verdict = checkpoint.facts, report.to_dict()
-    provenance = provenance_of(checkpoint.path)
-    tokenizer = choice.facts(artefact.folder)
-    if source := tokenizer.get("source"):
-        tokenizer["source"] = without_folders(source)
-    return {
-        "schema": SCHEMA,
-        "tool": f"slogpt-hf {__version__}",
-        "date": today(),
-        "identity": identity_of(checkpoint_sha256, checkpoint, choice, settings),
-        "repo_id": settings.repo_id,
-        "version": None,
-        "tag": None,
-        "checkpoint": {
-            "file": checkpoint.path.name,
-            "sha256": checkpoint_sha256,
-            "container": checkpoint.container,
-            "dialect": checkpoint.dialect,
-            "dtype": checkpoint.dtype,
-            "step": facts.step,
-            "val_loss": facts.val_loss,
-            "dataset": without_folders(facts.dataset) if facts.dataset else None,
-            "settings": dict(setting_rows(facts.settings)),
-            "profile": dict(profile_rows(facts.profile)),
-            "set": dict(checkpoint.given),
-            "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
-            "notes": [
-                *checkpoint.notes,
-                *_quantisation_notes(checkpoint),
-                *_file_notes(checkpoint),
-                *original_notes,
-            ],
-        },
-        "source": asdict(replace(provenance, remote=remote_url(provenance))),
-        "model": {
-            "target_class": artefact.target_class,
-            "remote_code": artefact.remote_code,
-            "dtype": artefact.dtype,
-            "n_parameters": artefact.n_parameters,
-            "spec": checkpoint.spec.to_dict(),
-            "tokenizer_sha256": tokenizer["sha256"],
-        },
-        "tokenizer": tokenizer,
-        "parity": {name: verdict[name] for name in VERDICT_FIELDS} | {"oracle": report.oracle},
-        "license": settings.license,
-        "languages": list(settings.languages),
-        "sample": generate_sample(artefact.folder),
-        "files": hash_files(artefact.folder),
-        "previous": [],
-    }
-
-
-def _quantisation_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    if (found := checkpoint.quantisation) is None:
-        return ()
-    return (
-        f"The checkpoint is quantised ({found.kind}, groups of {found.group_size} values) and was "
-        "dequantised exactly: the proof is against the quantised weights. By rounding to the "
-        f"nearest, a weight is at most {found.max_error:.2e} from the unquantised one.",
-    )
-
-
-def _file_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    if len(checkpoint.files) == 1:
-        return ()
-    return (
-        f"The checkpoint is {len(checkpoint.files)} files; its SHA-256 is that of their digests.",
-    )
-
-
-def _original_notes(checkpoint: Checkpoint, settings: Settings) -> tuple[str, ...]:
-    """How far a quantised checkpoint is from the original that ``unquantised`` names."""
-    if settings.unquantised is None:
-        return ()
-    from slogpt_hf.parity.difference import difference
-
-    path = Path(settings.unquantised)
-    if checkpoint.quantisation is None:
-        raise UsageError(
-            f"--unquantised {path}: but {checkpoint.path} is not quantised.",
-            hint="Leave it out.",
-        )
-    found = difference(checkpoint, read_checkpoint(path, settings.given))
-    return (
-        f"Measured against the unquantised {path.name}: a weight differs by at most "
-        f"{found.weight:.2e}, a logit by at most {found.logit:.2e} (largest logit "
-        f"{found.max_logit:.2e}).",
     )

@@ -1,0 +1,149 @@
+"""What a release says of itself: the content of ``release.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from slogpt_hf.card import generate_sample
+from slogpt_hf.card.facts import profile_rows, remote_url, setting_rows, without_folders
+from slogpt_hf.card.record import SCHEMA, Record, hash_files
+from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.conversion import Artefact
+from slogpt_hf.errors import UsageError
+from slogpt_hf.parity import ParityReport
+from slogpt_hf.settings import Settings
+from slogpt_hf.tokenizers import TokenizerChoice
+from slogpt_hf.version import __version__
+from slogpt_hf.watch import provenance_of
+
+VERDICT_FIELDS = (
+    "passed",
+    "fp64_error",
+    "fp64_bound",
+    "fp32_error",
+    "fp32_bound",
+    "fp32_noise",
+    "merge_error",
+)
+
+
+def record_of(
+    checkpoint: Checkpoint,
+    artefact: Artefact,
+    choice: TokenizerChoice,
+    report: ParityReport,
+    settings: Settings,
+    *,
+    checkpoint_sha256: str,
+    identity: str,
+    date: str,
+    more_notes: Sequence[str] = (),
+) -> Record:
+    """The record of an artefact that is proven and whole but for the record and the card.
+
+    Args:
+        checkpoint: the original.
+        artefact: what became of it.
+        choice: its tokenizer.
+        report: the proof.
+        settings: repository, license and languages.
+        checkpoint_sha256: of the checkpoint.
+        identity: what makes two releases the same.
+        date: ``YYYY-MM-DD``.
+        more_notes: sentences for the card beside those that the checkpoint itself gives.
+    """
+    facts, verdict = checkpoint.facts, report.to_dict()
+    provenance = provenance_of(checkpoint.path)
+    tokenizer = choice.facts(artefact.folder)
+    if source := tokenizer.get("source"):
+        tokenizer["source"] = without_folders(source)
+    return {
+        "schema": SCHEMA,
+        "tool": f"slogpt-hf {__version__}",
+        "date": date,
+        "identity": identity,
+        "repo_id": settings.repo_id,
+        "version": None,
+        "tag": None,
+        "checkpoint": {
+            "file": checkpoint.path.name,
+            "sha256": checkpoint_sha256,
+            "container": checkpoint.container,
+            "dialect": checkpoint.dialect,
+            "dtype": checkpoint.dtype,
+            "step": facts.step,
+            "val_loss": facts.val_loss,
+            "dataset": without_folders(facts.dataset) if facts.dataset else None,
+            "settings": dict(setting_rows(facts.settings)),
+            "profile": dict(profile_rows(facts.profile)),
+            "set": dict(checkpoint.given),
+            "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
+            "notes": [
+                *checkpoint.notes,
+                *_quantisation_notes(checkpoint),
+                *_file_notes(checkpoint),
+                *more_notes,
+            ],
+        },
+        "source": asdict(replace(provenance, remote=remote_url(provenance))),
+        "model": {
+            "target_class": artefact.target_class,
+            "remote_code": artefact.remote_code,
+            "dtype": artefact.dtype,
+            "n_parameters": artefact.n_parameters,
+            "spec": checkpoint.spec.to_dict(),
+            "tokenizer_sha256": tokenizer["sha256"],
+        },
+        "tokenizer": tokenizer,
+        "parity": {name: verdict[name] for name in VERDICT_FIELDS} | {"oracle": report.oracle},
+        "license": settings.license,
+        "languages": list(settings.languages),
+        "sample": generate_sample(artefact.folder),
+        "files": hash_files(artefact.folder),
+        "previous": [],
+    }
+
+
+def _quantisation_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    if (found := checkpoint.quantisation) is None:
+        return ()
+    return (
+        f"The checkpoint is quantised ({found.kind}, groups of {found.group_size} values) and was "
+        "dequantised exactly: the proof is against the quantised weights. By rounding to the "
+        f"nearest, a weight is at most {found.max_error:.2e} from the unquantised one.",
+    )
+
+
+def _file_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    if len(checkpoint.files) == 1:
+        return ()
+    return (
+        f"The checkpoint is {len(checkpoint.files)} files; its SHA-256 is that of their digests.",
+    )
+
+
+def original_notes(checkpoint: Checkpoint, settings: Settings) -> tuple[str, ...]:
+    """How far a quantised checkpoint is from the original that ``unquantised`` names.
+
+    Raises:
+        UsageError: the checkpoint is not quantised, or that original is another model.
+        CheckpointError: the original cannot be read.
+    """
+    if settings.unquantised is None:
+        return ()
+    from slogpt_hf.parity.difference import difference
+
+    path = Path(settings.unquantised)
+    if checkpoint.quantisation is None:
+        raise UsageError(
+            f"--unquantised {path}: but {checkpoint.path} is not quantised.",
+            hint="Leave it out.",
+        )
+    found = difference(checkpoint, read_checkpoint(path, settings.given))
+    return (
+        f"Measured against the unquantised {path.name}: a weight differs by at most "
+        f"{found.weight:.2e}, a logit by at most {found.logit:.2e} (largest logit "
+        f"{found.max_logit:.2e}).",
+    )
