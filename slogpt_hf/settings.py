@@ -199,6 +199,11 @@ def _from_file(path: Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):  # a few of them can stand for gigabytes
+                raise yaml.YAMLError("references such as *name are not read")
+            return super().compose_node(parent, index)
+
         def construct_number(self, node: yaml.ScalarNode) -> int:
             if len(node.value) > LONGEST_NUMBER:
                 raise yaml.YAMLError(f"a number of {len(node.value)} digits")

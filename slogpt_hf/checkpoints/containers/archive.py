@@ -70,7 +70,12 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 def read_archive(
-    path: Path, start: int = 0, n_bytes: int | None = None, *, mapped: mmap.mmap | None = None
+    path: Path,
+    start: int = 0,
+    n_bytes: int | None = None,
+    *,
+    mapped: mmap.mmap | None = None,
+    most_pickle_bytes: int = MAX_PICKLE_BYTES,
 ) -> Any:
     """The value of the ``torch.save`` archive in a part of a file.
 
@@ -79,6 +84,7 @@ def read_archive(
         start: the archive's first byte.
         n_bytes: its length; None: up to the end of the file.
         mapped: what ``map_file(path)`` gave, for who reads many archives of one file; None maps it.
+        most_pickle_bytes: refuse a longer description of the values.
 
     Returns:
         Dicts, lists, tuples, text, numbers, bytes and ``Stored`` tensors that are views of the
@@ -104,7 +110,7 @@ def read_archive(
                     hint=AGAIN,
                 )
             _require_magic(path, os.pread(descriptor, 4, start))
-            return _read(open_archive(descriptor, span, str(path)), mapped)
+            return _read(open_archive(descriptor, span, str(path)), mapped, most_pickle_bytes)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}).", hint=AGAIN) from error
 
@@ -120,7 +126,7 @@ def _require_magic(path: Path, start: bytes) -> None:
         )
 
 
-def _read(archive: Archive, mapped: mmap.mmap) -> Any:
+def _read(archive: Archive, mapped: mmap.mmap, most_pickle_bytes: int) -> Any:
     pickles = [name for name in archive.entries if name.endswith("/data.pkl")]
     roots = [name.removesuffix("data.pkl") for name in pickles if name.count("/") == 1]
     if not roots:
@@ -139,7 +145,7 @@ def _read(archive: Archive, mapped: mmap.mmap) -> Any:
         )
     reader = _Reader(archive, root, mapped)
     return load(
-        archive.read(f"{root}data.pkl", MAX_PICKLE_BYTES),
+        archive.read(f"{root}data.pkl", most_pickle_bytes),
         archive.source,
         globals=_globals(reader),
         persistent=reader.storage,

@@ -37,7 +37,8 @@ Maps = WeakValueDictionary[Path, mmap.mmap]
 PREFIX = "model."  # of names that were saved flat
 # Of all values that are no tensors: bytes of their archives, and items as a tree.
 MOST_VALUE_BYTES = 4 << 20
-MOST_VALUES_BYTES = 24 << 20
+MOST_VALUES_BYTES = 12 << 20
+MOST_CHUNK_PICKLE_BYTES = 1 << 16  # one tensor takes a few hundred
 MOST_ITEMS = 1 << 20
 
 
@@ -137,7 +138,13 @@ def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk, maps: Maps) -> Ten
     mapped = maps.get(place.file)
     if mapped is None:
         mapped = maps[place.file] = map_file(place.file)
-    found = read_archive(place.file, place.start, place.n_bytes, mapped=mapped)
+    found = read_archive(
+        place.file,
+        place.start,
+        place.n_bytes,
+        mapped=mapped,
+        most_pickle_bytes=MOST_CHUNK_PICKLE_BYTES,
+    )
     if not isinstance(found, Stored) or found.shape != chunk.sizes or found.dtype != tensor.dtype:
         what = (
             f"a {found.dtype} tensor of shape {found.shape}"
