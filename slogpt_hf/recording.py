@@ -10,6 +10,7 @@ from slogpt_hf.card import generate_sample
 from slogpt_hf.card.facts import profile_rows, remote_url, setting_rows, without_folders
 from slogpt_hf.card.record import SCHEMA, Record, hash_files
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.checkpoints.fields import readable
 from slogpt_hf.conversion import Artefact
 from slogpt_hf.errors import UsageError
 from slogpt_hf.parity import ParityReport
@@ -68,7 +69,7 @@ def record_of(
         "version": None,
         "tag": None,
         "checkpoint": {
-            "file": checkpoint.path.name,
+            "file": readable(checkpoint.path.name),
             "sha256": checkpoint_sha256,
             "container": checkpoint.container,
             "dialect": checkpoint.dialect,
@@ -143,7 +144,7 @@ def original_notes(checkpoint: Checkpoint, settings: Settings) -> tuple[str, ...
         )
     found = difference(checkpoint, read_checkpoint(path, settings.given))
     return (
-        f"Measured against the unquantised {path.name}: a weight differs by at most "
+        f"Measured against the unquantised {readable(path.name)}: a weight differs by at most "
         f"{found.weight:.2e}, a logit by at most {found.logit:.2e} (largest logit "
         f"{found.max_logit:.2e}).",
     )

@@ -44,9 +44,10 @@ def test_current_folder_and_process_environment(
 
 VALUES: dict[str, Any] = {"allow_spare_ids": True, "private": True, "repo_id": "a/b"}
 VALUES |= {"dtype": "bfloat16", "max_shard_size": "7MB"}
+SET = ("n_head=8", "norm_eps=1e-06", "use_rope=true")
 
 
-@pytest.mark.parametrize("name", [setting.name for setting in fields(Settings)])
+@pytest.mark.parametrize("name", sorted({s.name for s in fields(Settings)} - {"set"}))
 def test_every_setting_has_its_three_names(tmp_path: Path, name: str) -> None:
     value = VALUES.get(name, "some text")
     expected = Settings(**{name: value})
@@ -299,3 +300,51 @@ def test_languages() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().license = "mit"  # type: ignore[misc]
+
+
+def test_fields_from_every_place(tmp_path: Path) -> None:
+    given = {"n_head": 8, "norm_eps": 1e-6, "use_rope": True}
+    assert load_settings({"set": SET}, {}, tmp_path).given == given
+    for text in (" ".join(SET), ",".join(SET), "\n".join(SET)):
+        assert load_settings({}, {"SLOGPT_SET": text}, tmp_path).given == given
+    for text in ("set: {n_head: 8, norm_eps: 1.0e-6, use_rope: true}", f"set: '{' '.join(SET)}'"):
+        assert load_settings({}, {}, written(tmp_path, text)).given == given
+
+
+def test_fields_add_up_and_the_nearest_counts(tmp_path: Path) -> None:
+    folder = written(tmp_path, "set: {n_head: 1, n_kv_head: 1, block_size: 1}\n")
+    environment = {"SLOGPT_SET": "n_head=2 n_kv_head=2"}
+    settings = load_settings({"set": ("n_head=3",)}, environment, folder)
+    assert settings.given == {"n_head": 3, "n_kv_head": 2, "block_size": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["n_head", "=3", "n_head=", "n_head=x", "n_head=nan", "n_head=inf", "n head=3", "a-b=1"]
+    + ["n_head=" + "9" * 400, "n_head=None", "n_head=[1]"],
+)
+def test_fields_that_cannot_be_meant(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="NAME=VALUE with a number, true or false") as caught:
+        load_settings({"set": (text,)}, {}, tmp_path)
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    "line", ["set: [n_head=8]", "set: 8", "set: {n_head: [8]}", "set: {n_head: {a: 1}}"]
+)
+def test_fields_of_the_file_that_are_none(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UsageError, match=r"\.slogpt-hf\.yml: set is a"):
+        load_settings({}, {}, written(tmp_path, f"{line}\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("a: &a 1\nb: *a\n", "references"),
+        ("tag: 0x" + "f" * 5000 + "\n", "a number of 5002 digits"),
+        ("language:\n" + "- en\n" * 100_000, "larger than"),
+    ],
+)
+def test_file_that_would_cost_too_much(tmp_path: Path, content: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        load_settings({}, {}, written(tmp_path, content))

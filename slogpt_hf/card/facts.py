@@ -32,6 +32,7 @@ PROFILE_FIELDS = (
     "born_at",
     "description",
 )
+PROFILE_PATHS = ("base_model", "training_dataset")  # may be where they lay on a machine
 PROFILE_LENGTH = 500  # characters of one field
 
 # A trainer's settings may hold anything, so text is shown only of what is known to be a
@@ -270,7 +271,10 @@ def profile_rows(profile: Mapping[str, Any]) -> list[Row]:
     """The fields of a ``.sou`` profile that are known, in its order, fit for the public."""
     rows = []
     for name in PROFILE_FIELDS:
-        text = " ".join(without_folders(str(profile.get(name, ""))).split())[:PROFILE_LENGTH]
+        text = str(profile.get(name, ""))
+        if name in PROFILE_PATHS:
+            text = without_folders(text)
+        text = " ".join(text.split())[:PROFILE_LENGTH]
         if text and not _SECRET_VALUE.search(text):
             rows.append((name, text))
     return rows

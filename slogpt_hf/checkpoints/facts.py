@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slogpt_hf.checkpoints.checkpoint import TrainingFacts
-from slogpt_hf.checkpoints.fields import scalar
+from slogpt_hf.checkpoints.fields import readable, scalar
 from slogpt_hf.datasets.vocabulary import MOST_ENTRIES, Vocabulary
 from slogpt_hf.errors import CheckpointError
 
@@ -43,14 +43,10 @@ def training_facts(value: Mapping[Any, Any]) -> TrainingFacts:
     for place in SETTINGS:
         holder = value.get(place)
         if isinstance(holder, Mapping):
-            settings |= {
-                str(k): v
-                for k, v in holder.items()
-                if k not in VOCABULARY_KEYS and (isinstance(v, str | int | None) or _finite(v))
-            }
+            settings |= {k: v for k, v in _plain(holder).items() if k not in VOCABULARY_KEYS}
     args = value.get("model_args")
     if isinstance(args, Mapping) and isinstance(role := args.get("role"), str):
-        settings["role"] = role
+        settings["role"] = readable(role)
     step, loss = (
         next(
             (number for found in _found(value, places) if (number := scalar(found)) is not None),
@@ -62,13 +58,11 @@ def training_facts(value: Mapping[Any, Any]) -> TrainingFacts:
     return TrainingFacts(
         step=None if step is None else int(step),
         val_loss=None if loss is None or loss >= NO_EVALUATION_YET else loss,
-        dataset=next((d for d in _found(value, DATASET) if isinstance(d, str)), None),
+        dataset=next((readable(d) for d in _found(value, DATASET) if isinstance(d, str)), None),
         settings=settings,
-        profile={
-            str(k): v
-            for k, v in (profile.items() if isinstance(profile, Mapping) else ())
-            if isinstance(v, str | int) or _finite(v)
-        },
+        profile={k: v for k, v in _plain(profile).items() if v is not None}
+        if isinstance(profile, Mapping)
+        else {},
     )
 
 
@@ -100,6 +94,15 @@ def _found(value: Mapping[Any, Any], places: tuple[tuple[str, str], ...]) -> Ite
         holder = value.get(place) if place else value
         if isinstance(holder, Mapping) and key in holder:
             yield holder[key]
+
+
+def _plain(holder: Mapping[Any, Any]) -> dict[str, Any]:
+    """The entries that JSON can hold."""
+    return {
+        readable(str(k)): readable(v) if isinstance(v, str) else v
+        for k, v in holder.items()
+        if isinstance(v, str | int | None) or _finite(v)
+    }
 
 
 def _finite(value: Any) -> bool:

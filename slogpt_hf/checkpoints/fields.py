@@ -136,6 +136,11 @@ def shown(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
+def readable(text: str) -> str:
+    """Text that can be written: half characters (surrogates) become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def listed(names: list[str], most: int = 6) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

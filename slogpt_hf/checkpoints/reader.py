@@ -22,7 +22,7 @@ from slogpt_hf.checkpoints.containers import (
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.dialect import Dialect, Unsupported
 from slogpt_hf.checkpoints.dialects import demonstration, llama2c, nanogpt, slo, sloughgpt
-from slogpt_hf.checkpoints.fields import printable, shown
+from slogpt_hf.checkpoints.fields import printable, readable, shown
 from slogpt_hf.checkpoints.reading import read_model
 from slogpt_hf.checkpoints.state_dict import ADAPTER, StateDict, read_state_dict
 from slogpt_hf.errors import CheckpointError, UsageError
@@ -193,7 +193,7 @@ def _with_base(
             fields[name] = {**theirs, **ours}
     tensors = {**base_state.tensors, **state.tensors}
     both = StateDict(base_state.place, tensors, fields, history=state.fields)
-    note = f"The adapter in {contents.path.name} adapts {base.path.name}."
+    note = f"The adapter in {readable(contents.path.name)} adapts {readable(base.path.name)}."
     return (
         replace(
             contents,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from slogpt_hf.checkpoints import Checkpoint
@@ -172,13 +172,15 @@ def choose_tokenizer(
 
 
 def _recorded(checkpoint: Checkpoint, root: Path) -> Iterator[Path]:
-    beside = checkpoint.path.parent / "meta.pkl"
-    if beside.is_file():
-        yield beside
-    if name := checkpoint.facts.dataset:
+    for folder in (checkpoint.path, checkpoint.path.parent):
+        if (folder / "meta.pkl").is_file():
+            yield folder / "meta.pkl"
+    name = PurePath(checkpoint.facts.dataset or "")
+    # A name from a file leads nowhere but below the folders that are looked at.
+    if name.parts and not name.is_absolute() and ".." not in name.parts:
         for folder in (root, *checkpoint.path.resolve().parents):
             try:
-                yield find_meta(name, folder)
+                yield find_meta(str(name), folder)
             except UsageError:
                 continue
 

@@ -22,7 +22,7 @@ Cli = Callable[..., Any]
 SOU_HEADER = struct.Struct("<4sII")
 SOU_FIELDS = ("--set", "n_head=4", "--set", "block_size=48")
 PROFILE = {
-    "name": "Golden | `x` <img src=x> [a](https://example.org) *b*",
+    "name": "Golden | `x` <img src=x> [a](//example.org) *b*",
     "description": "line one\n# line two\n</details>{{ 7 * 7 }}",
     "training_dataset": "/home/someone/data/shakespeare",
     "api_token": "hf_secretsecretsecret",
