@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 MIB = 2**20
+INSPECT_SECONDS = 0.5
+# Blocks of DEEP: 1.3, 2.6 and 5.3 GB with the embedding and the head.
+DEEP_LAYERS = (24, 54, 114)
+MEMORY_LIMIT = 500 * 10**6  # bytes, of everything in the process
+GROWTH_MIB = 16
 
 
 @dataclass(frozen=True)
@@ -41,28 +49,47 @@ class Row:
         return f"{self.what:<58} {judged} {self.figures}"
 
 
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint and, as JSON, the fields that no file of it records."""
+
+    path: Path
+    given: str
+
+
 def child(task: str, *arguments: object) -> dict[str, float]:
     """Run a task of ``tasks.py`` in a process of its own and return what it measured."""
-    command = [sys.executable, str(HERE / "tasks.py"), task, *map(str, arguments)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result: dict[str, float] = json.loads(output.splitlines()[-1])
+    result: dict[str, float] = _child(task, *arguments)
     return result
 
 
-def medians(
-    rounds: int, tasks: dict[str, Callable[[], dict[str, float]]]
+def _child(task: str, *arguments: object) -> Any:
+    command = [sys.executable, str(HERE / "tasks.py"), task, *map(str, arguments)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+Tasks = dict[str, Callable[[], dict[str, float]]]
+
+
+def interleaved(
+    rounds: int, tasks: Tasks, pick: Callable[[list[float]], float]
 ) -> dict[str, dict[str, float]]:
-    """Run every task once a round, in turn, after one round that only warms the cache."""
+    """Run every task once a round, in turn, and pick one of each figure's values."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in tasks}
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, task in tasks.items():
-            result = task()
-            if number:
-                runs[name].append(result)
+            runs[name].append(task())
     return {
-        name: {key: statistics.median(run[key] for run in results) for key in results[0]}
+        name: {key: pick([run[key] for run in results]) for key in results[0]}
         for name, results in runs.items()
     }
+
+
+def medians(rounds: int, tasks: Tasks) -> dict[str, dict[str, float]]:
+    """The median of every figure, after one round that only warms the cache."""
+    interleaved(1, tasks, min)
+    return interleaved(rounds, tasks, statistics.median)
 
 
 def conversion(folder: Path, size: str, rounds: int) -> Iterator[Row]:
@@ -123,10 +150,83 @@ def gate(folder: Path, size: str, rounds: int) -> Iterator[Row]:
     yield Row(f"{size} gate / its forward passes", figures, ratio, 1.3)
 
 
+@contextmanager
+def written(name: str, sizes: Mapping[str, int], folder: Path, kind: str) -> Iterator[Written]:
+    """A model in one of the layouts, for as long as the block lasts."""
+    place = folder / "layout"
+    try:
+        made = _child("write_layout", name, json.dumps(sizes), kind, place)
+        yield Written(Path(made["path"]), made["given"])
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def dialects(folder: Path, size: str, rounds: int) -> Iterator[Row]:
+    """The conversion of every layout against ``cp`` of what it writes: the best of the rounds."""
+    from layouts import LAYOUTS, SIZES
+
+    output = folder / "ours"
+    for name, layout in LAYOUTS.items():
+        with written(name, SIZES[size], folder, "full") as source:
+            tasks = {
+                "ours": lambda: child("convert", source.path, output, source.given),
+                "cp": lambda: child("copy", output / "model.safetensors", folder / "copy"),
+            }
+            seconds = {n: f["seconds"] for n, f in interleaved(rounds, tasks, min).items()}
+            figures = ", ".join(f"{task} {value:.2f} s" for task, value in seconds.items())
+            what = f"{name}{', transposed' if layout.transposed else ''} / cp"
+            yield Row(what, figures, seconds["ours"] / seconds["cp"], layout.bound)
+            looked = child("inspect", source.path, source.given)
+            resident = f"{looked['resident'] / MIB:.0f} MiB of memory touched"
+            yield Row(f"{name}, inspect, s", resident, looked["seconds"], INSPECT_SECONDS)
+
+
+def memory(folder: Path, size: str, rounds: int) -> Iterator[Row]:
+    """Models of which the largest is ten times what the whole process may allocate."""
+    from layouts import BOUNDED, DEEP
+
+    for name in BOUNDED:
+        peaks, n_bytes, refused = [], [], ""
+        for n_layer in DEEP_LAYERS:
+            sizes = DEEP | {"n_layer": n_layer}
+            with written(name, sizes, folder, "hollow") as source:
+                try:
+                    found = child(
+                        "memory", source.path, folder / "ours", source.given, MEMORY_LIMIT
+                    )
+                except subprocess.CalledProcessError as error:
+                    refused = error.stderr.splitlines()[-1]
+                    break
+                peaks.append(found["anonymous"] / MIB)
+                n_bytes.append(found["written"])
+        shutil.rmtree(folder / "ours", ignore_errors=True)
+        if refused:
+            yield Row(f"{name}: model / memory allowed", refused, 0, 10, True)
+            continue
+        allowed = f"{n_bytes[-1] / 1e9:.2f} GB under RLIMIT_DATA {MEMORY_LIMIT / 1e6:.0f} MB"
+        yield Row(f"{name}: model / memory allowed", allowed, n_bytes[-1] / MEMORY_LIMIT, 10, True)
+        each = zip(peaks, n_bytes, strict=True)
+        figures = ", ".join(f"{peak:.0f} MiB for {size / 1e9:.1f} GB" for peak, size in each)
+        yield Row(
+            f"{name}: more memory for 4 x the model, MiB", figures, peaks[-1] - peaks[0], GROWTH_MIB
+        )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A part of the table: what makes its rows, for which model, in how many rounds."""
+
+    rows: Callable[[Path, str, int], Iterator[Row]]
+    size: str = ""
+    rounds: int = 5
+
+
 MEASUREMENTS = {
-    "conversion": (conversion, "355M"),
-    "start-up": (start_up, ""),
-    "gate": (gate, "124M"),
+    "conversion": Measurement(conversion, "355M"),
+    "dialects": Measurement(dialects, "125M", 3),
+    "memory": Measurement(memory),
+    "start-up": Measurement(start_up),
+    "gate": Measurement(gate, "124M"),
 }
 
 
@@ -136,8 +236,8 @@ def main() -> int:
     parser.add_argument(
         "which", nargs="*", default=list(MEASUREMENTS), help=", ".join(MEASUREMENTS)
     )
-    parser.add_argument("--size", help="124M or 10M for a quick look")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", help="10M for a quick look")
+    parser.add_argument("--rounds", type=int)
     parser.add_argument(
         "--folder", help="where the checkpoints go, 8 GB; a temporary one if left out"
     )
@@ -145,8 +245,9 @@ def main() -> int:
     missed = 0
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         for name in arguments.which:
-            measure, size = MEASUREMENTS[name]
-            for row in measure(Path(folder), arguments.size or size, arguments.rounds):
+            measured = MEASUREMENTS[name]
+            size, rounds = arguments.size or measured.size, arguments.rounds or measured.rounds
+            for row in measured.rows(Path(folder), size, rounds):
                 print(row, flush=True)
                 missed += not row.holds
     return int(missed > 0)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 FIGURES = dict[str, float]
+
+
+def status(field: str) -> int:
+    """A size that the kernel keeps of this process (proc(5)), in bytes."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
 
 
 class AnonymousMemory:
@@ -41,10 +51,7 @@ class AnonymousMemory:
             self.peak = max(self.peak, self._now())
 
     def _now(self) -> int:
-        for line in Path("/proc/self/status").read_text("ascii").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-        raise RuntimeError("no RssAnon in /proc/self/status")
+        return status("RssAnon")
 
 
 @dataclass
@@ -72,25 +79,46 @@ def make(path: str, size: str, switches: str) -> FIGURES:
     return {}
 
 
-def convert(checkpoint: str, output: str) -> FIGURES:
+def write_layout(name: str, sizes: str, hollow: str, folder: str) -> dict[str, object]:
+    """Write a model in one of LAYOUTS; where it lies, and what no file of it records."""
+    from layouts import LAYOUTS, Model
+
+    layout, model = LAYOUTS[name], Model(json.loads(sizes), hollow == "hollow")
+    Path(folder).mkdir(parents=True)
+    path = layout.write(model, Path(folder))
+    os.sync()
+    return {"path": str(path), "given": json.dumps(layout.given(model))}
+
+
+def convert(checkpoint: str, output: str, given: str = "{}") -> FIGURES:
     """Our conversion, files synced and the folder renamed."""
     import torch
 
     from slogpt_hf.checkpoints import read_checkpoint
     from slogpt_hf.conversion import plan_conversion, write_model
+    from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
     from slogpt_hf.files import staged_folder
 
     torch.zeros(1).sum()
     shutil.rmtree(output, ignore_errors=True)
     with settled() as clock:
-        source = read_checkpoint(Path(checkpoint))
+        source = read_checkpoint(Path(checkpoint), json.loads(given))
         with staged_folder(Path(output)) as folder:
             write_model(source, plan_conversion(source), folder)
-    return {"seconds": clock.seconds, "largest": max(t.nbytes for t in source.tensors.values())}
+    largest = max(math.prod(shape) for shape in source.tensors.shapes.values())
+    return {
+        "seconds": clock.seconds,
+        "largest": largest * ITEM_SIZES[source.dtype],
+        "written": sum(file.stat().st_size for file in Path(output).iterdir()),
+    }
 
 
-def memory(checkpoint: str, output: str) -> FIGURES:
-    """Peak of anonymous memory during our conversion, bytes above the imports."""
+def memory(checkpoint: str, output: str, given: str = "{}", limit: str = "") -> FIGURES:
+    """Peak of anonymous memory during our conversion, bytes above the imports.
+
+    ``limit`` is the RLIMIT_DATA under which it runs, in bytes: the kernel refuses any more private
+    writable memory, that of the interpreter and of torch included.
+    """
     import torch
 
     import slogpt_hf.checkpoints.dialects.slo
@@ -98,8 +126,27 @@ def memory(checkpoint: str, output: str) -> FIGURES:
 
     torch.zeros(1).sum()
     with AnonymousMemory() as watched:
-        figures = convert(checkpoint, output)
-    return {"anonymous": watched.bytes, "largest": figures["largest"]}
+        if limit:
+            resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
+        figures = convert(checkpoint, output, given)
+    return figures | {"anonymous": watched.bytes}
+
+
+def inspect(checkpoint: str, given: str) -> FIGURES:
+    """``slogpt-hf inspect`` without its imports, and how much memory it takes, all kinds of it."""
+    import torch
+
+    import slogpt_hf.conversion
+    import slogpt_hf.inspection
+    import slogpt_hf.tokenizers
+    from slogpt_hf.settings import Settings
+
+    torch.zeros(1).sum()
+    said = tuple(f"{name}={value}" for name, value in json.loads(given).items())
+    settings, before = Settings(set=said), status("VmRSS")
+    with settled() as clock:
+        slogpt_hf.inspection.inspect_checkpoint(Path(checkpoint), settings)
+    return {"seconds": clock.seconds, "resident": status("VmHWM") - before}
 
 
 def usual(checkpoint: str, output: str) -> FIGURES:
@@ -183,5 +230,11 @@ def verify(checkpoint: str, artefact: str) -> FIGURES:
 
 
 if __name__ == "__main__":
-    tasks = {f.__name__: f for f in (make, convert, memory, usual, copy, start, imports, verify)}
+    tasks: dict[str, Callable[..., object]] = {
+        f.__name__: f
+        for f in (
+            *(make, write_layout, convert, memory, inspect, usual),
+            *(copy, start, imports, verify),
+        )
+    }
     print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))

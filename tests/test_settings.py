@@ -320,8 +320,19 @@ def test_fields_add_up_and_the_nearest_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["n_head", "=3", "n_head=", "n_head=x", "n_head=nan", "n_head=inf", "n head=3", "a-b=1"]
-    + ["n_head=" + "9" * 400, "n_head=None", "n_head=[1]"],
+    [
+        "n_head",
+        "=3",
+        "n_head=",
+        "n_head=x",
+        "n_head=nan",
+        "n_head=inf",
+        "n head=3",
+        "a-b=1",
+        "n=" + "9" * 400,
+        "n_head=None",
+        "n_head=[1]",
+    ],
 )
 def test_fields_that_cannot_be_meant(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError, match="NAME=VALUE with a number, true or false") as caught:

@@ -164,7 +164,9 @@ class CardFacts:
     @property
     def dataset_name(self) -> str | None:
         """The dataset as a person may read it: of a path or URL only the last part."""
-        return (without_folders(self.dataset) if self.dataset else "") or self.dataset_id
+        # White space as one space: some of it does not survive YAML.
+        name = " ".join(without_folders(self.dataset or "").split())
+        return name or self.dataset_id
 
 
 def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> CardFacts:
