@@ -104,7 +104,7 @@ def released(
     checkpoints, outcomes = {}, {}
     for name, case in CASES.items():
         path = golden(case.file)
-        options = list(case.options)
+        options: list[Any] = list(case.options)
         if case.rows:
             options += ["--dataset", datasets[case.rows]]
         if name == "llama2c-q80":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,12 @@ def artefacts(
     return folders
 
 
-def logits(folder: Path, ids: Tensor, adapter: dict[str, Tensor] | None = None) -> Tensor:
+def logits(folder: Path, ids: Tensor, adapter: Mapping[str, Tensor] | None = None) -> Tensor:
     """What transformers computes in float64, with an adapter run beside the weights."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    adapter = adapter or {}
     for module in MODULES if adapter else ():
         _, layer, name = module.split(".", 2)
         linear = model.get_submodule(f"model.layers.{layer}.{TARGETS[name]}")
@@ -191,7 +192,7 @@ def test_a_run_folder_is_its_step_file(artefacts: Files) -> None:
     record = json.loads((artefacts["run"] / "release.json").read_text())
     assert record["checkpoint"]["step"] == 200
     assert record["checkpoint"]["file"] == "checkpoint_step_200_20250101"
-    assert "It is 2 files" in (artefacts["run"] / "README.md").read_text()
+    assert "is 2 files; its SHA-256" in (artefacts["run"] / "README.md").read_text()
 
 
 def test_sharded_checkpoints_hold_the_tensors_that_were_saved(artefacts: Files) -> None:

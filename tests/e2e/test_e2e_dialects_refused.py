@@ -40,8 +40,12 @@ def refused(cli: Cli, tmp_path: Path, hub_view: Callable[[Path], Any]) -> Callab
 
 
 def demonstration() -> dict[str, Any]:
+    layer: dict[str, tuple[int, ...]]
     layer = {"ln_1": (8,), "attn_qkv": (8, 24), "attn_proj": (8, 8), "ln_2": (8,), "ffn": (8, 32)}
-    outer = {"token_embedding_table": (9, 8), "position_embedding_table": (16, 8)}
+    outer: dict[str, tuple[int, ...]] = {
+        "token_embedding_table": (9, 8),
+        "position_embedding_table": (16, 8),
+    }
     outer |= {"final_layer_norm": (8,), "output_projection": (8, 9)}
     shapes = outer | {f"layer_{i}_{name}": shape for i in range(4) for name, shape in layer.items()}
     tensors = {name: torch.zeros(shape) for name, shape in shapes.items()}
