@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from slogpt_hf.checkpoints.fields import SAVE_AGAIN, Fields, listed
+from slogpt_hf.checkpoints.fields import (
+    SAVE_AGAIN,
+    Fields,
+    listed,
+    places_in,
+    printable,
+    same_value,
+    scalar,
+    shown,
+)
 from slogpt_hf.checkpoints.state_dict import ADAPTER
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError
@@ -23,7 +33,7 @@ class LowRank:
         factor: alpha / rank.
     """
 
-    title: ClassVar[str] = "LoRA"
+    title: ClassVar[str] = "A LoRA"
     a: str
     b: str
     factor: float
@@ -42,7 +52,7 @@ class RowScale:
         s: name of the tensor of scales, (out,).
     """
 
-    title: ClassVar[str] = "IA3"
+    title: ClassVar[str] = "An IA3"
     s: str
 
     @property
@@ -52,6 +62,18 @@ class RowScale:
 
 
 Adapter = LowRank | RowScale
+ADAPTER_PLACE = re.compile(r"lora|adapter|peft", re.I)
+RANKS = ("rank", "r")
+# Recorded facts under which an adapter is what LowRank says.
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "use_rslora": (False,),
+    "rslora": (False,),
+    "use_dora": (False,),
+    "fan_in_fan_out": (False,),
+    "alpha_pattern": ({},),
+    "rank_pattern": ({},),
+    "lora_scaling": (),
+}
 
 
 def adapters_among(
@@ -76,12 +98,57 @@ def adapters_among(
     }
 
 
+def recorded_alpha(fields: Fields, rank: int) -> float | None:
+    """LoRA's alpha, recorded beside the adapter itself or given; None if it is neither.
+
+    ``lora_alpha`` says it anywhere, ``alpha`` only in a dict that describes an adapter.
+
+    Raises:
+        CheckpointError: two alphas, another rank than the tensors', or a kind of LoRA that
+            computes something else.
+        UsageError: the file records another alpha than the user gave.
+    """
+    found: dict[str, Any] = {}
+    for place, holder in places_in(fields.own):
+        describes = ADAPTER_PLACE.search(place) or any(holder.get(k) for k in RANKS)
+        for key in ("lora_alpha", *(("alpha",) if describes else ())):
+            if holder.get(key) is not None:
+                found[f"{place}.{key}" if place else key] = holder[key]
+        ranks = ("lora_rank", "lora_r", *(RANKS if describes else ()))
+        for key in (key for key in ranks if holder.get(key) is not None):
+            if not same_value(holder[key], rank):
+                raise _unlike(fields, key, holder[key], f"the tensors have rank {rank}")
+        for key, neutral in NEUTRAL.items():
+            if (value := holder.get(key)) is not None and value not in neutral:
+                raise _unlike(fields, key, value, "only plain LoRA is merged")
+    given = fields.given.get("lora_alpha")
+    values = [*found.items(), *((("--set lora_alpha", given),) if given is not None else ())]
+    for where, value in values[1:]:
+        if not same_value(value, values[0][1]):
+            raise _unlike(fields, where, value, f"{values[0][0]} is {shown(values[0][1])}")
+    if not values:
+        return None
+    where, value = values[0]
+    alpha = scalar(value)
+    if alpha is None or alpha <= 0:
+        raise _unlike(fields, where, value, "alpha is a positive number")
+    return alpha
+
+
+def _unlike(fields: Fields, where: str, value: Any, but: str) -> CheckpointError:
+    return CheckpointError(
+        f"{fields.path}: {where} is {shown(value)}, but {but}.",
+        hint="Merge the adapter with the program that trained it, or correct what is recorded.",
+    )
+
+
 def _adapter(fields: Fields, weight: str, names: Mapping[str, str]) -> Adapter:
     shape = fields.shapes.get(weight, ())
     if len(shape) != 2:
         raise CheckpointError(
-            f"{fields.path}: {listed(sorted(names.values()))} has no matrix {weight} to adapt.",
-            hint="Save the weights with their adapter, or name them with --base CHECKPOINT.",
+            f"{fields.path}: there is no matrix {printable(weight)} for its adapter "
+            f"{listed(sorted(names.values()))}.",
+            hint="Name the checkpoint that the adapter was trained on.",
         )
     wanted: dict[str, tuple[int, ...]] = {"s": shape[:1]}
     if names.keys() != {"s"}:
@@ -102,12 +169,5 @@ def _adapter(fields: Fields, weight: str, names: Mapping[str, str]) -> Adapter:
             )
     if "s" in names:
         return RowScale(names["s"])
-    recorded = fields.count("lora_rank")
-    if recorded not in (None, rank):
-        raise CheckpointError(
-            f"{fields.path}: records the adapter's rank as {recorded}, but {names['A']} has "
-            f"shape {fields.shapes[names['A']]}.",
-            hint=SAVE_AGAIN,
-        )
-    alpha = fields.number("lora_alpha")
+    alpha = recorded_alpha(fields, rank)
     return LowRank(names["A"], names["B"], math.nan if alpha is None else alpha / rank)

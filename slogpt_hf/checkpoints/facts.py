@@ -21,8 +21,8 @@ VAL_LOSS = (
     ("metadata", "eval_loss"),
     ("metadata", "val_loss"),
     ("metadata", "best_val_loss"),
-    ("training_info", "eval_loss"),
     ("training_info", "best_eval_loss"),
+    ("training_info", "eval_loss"),
     ("profile", "final_val_loss"),
 )
 DATASET = (

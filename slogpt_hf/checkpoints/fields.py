@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from reprlib import Repr
 from typing import Any
@@ -12,22 +14,28 @@ from typing import Any
 from slogpt_hf.checkpoints.tensors import Shape, Stored
 from slogpt_hf.errors import CheckpointError, UsageError
 
-# Where trainers record fields, the nearest to the weights first.
-PLACES = ("model_args", "config", "metadata", "training_info", "meta", "profile", "")
-# Our name to the names under which trainers record it; one with a place counts only there.
+# From model_args a trainer rebuilds its model: what they record counts, whatever config says.
+MODEL_ARGS = "model_args"
+# Our name to the names under which trainers record it.
 ALIASES = {
     "n_layer": ("n_layer", "n_layers"),
-    "n_head": ("n_head", "n_heads"),
-    "n_kv_head": ("n_kv_head", "n_kv_heads"),
+    "n_head": ("n_head", "n_heads", "num_heads", "num_attention_heads"),
+    "n_kv_head": ("n_kv_head", "n_kv_heads", "num_kv_heads", "num_key_value_heads"),
     "n_embd": ("n_embd", "n_embed", "dim"),
     "n_hidden": ("n_hidden", "hidden_dim"),
     "vocab_size": ("vocab_size",),
-    "block_size": ("block_size", "max_seq_len"),
-    "norm_eps": ("norm_eps",),
-    "rope_theta": ("rope_theta",),
-    "lora_alpha": ("lora_alpha", "metadata.alpha"),
-    "lora_rank": ("lora_rank", "metadata.rank"),
+    "block_size": ("block_size", "max_seq_len", "context_length", "max_position_embeddings"),
+    "norm_eps": (
+        *("norm_eps", "rms_norm_eps", "rmsnorm_eps", "rms_eps"),
+        *("layer_norm_eps", "layernorm_eps", "layer_norm_epsilon", "ln_eps"),
+    ),
+    "rope_theta": ("rope_theta", "rope_base", "rotary_base", "rotary_theta"),
 }
+# A vocabulary's own size; the model may have more rows.
+NOT_OF_THE_MODEL = {("meta", "vocab_size"), ("metadata", "vocab_size"), ("", "vocab_size")}
+# No settings of a model lie in these, nor in a dict that holds tensors.
+SKIPPED = re.compile(r"optim|sched|scaler|rng|^(?:stoi|itos|chars|param_groups|format)$", re.I)
+DEEPEST, MOST_PLACES = 3, 1000
 SHORT = Repr()
 SHORT.maxlevel, SHORT.maxlist, SHORT.maxdict, SHORT.maxstring, SHORT.maxother = 3, 20, 8, 80, 80
 LARGEST_COUNT = 2**53  # whole numbers below are exact as floats
@@ -43,31 +51,61 @@ class Fields:
         value: the checkpoint's value, tensors as ``Stored``.
         shapes: of the tensors, wrappers removed.
         given: what the user said with ``--set``.
+        own: the part of the value that belongs to ``path`` where a base stands behind it.
+        missing: fields that were asked for and that nothing tells.
     """
 
     path: Path
     value: Mapping[Any, Any]
     shapes: Mapping[str, Shape]
     given: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[Any, Any] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @cached_property
+    def places(self) -> dict[str, Mapping[Any, Any]]:
+        """Every dict of settings in the value by its path, ``""`` for the top."""
+        return dict(places_in(self.value))
+
+    def all_recorded(self, *names: str) -> list[tuple[str, Any]]:
+        """Every place that records one of these names, and its value; None counts as nothing."""
+        return [
+            (f"{place}.{name}" if place else name, holder[name])
+            for place, holder in self.places.items()
+            for name in names
+            if holder.get(name) is not None and (place, name) not in NOT_OF_THE_MODEL
+        ]
 
     def recorded(self, name: str) -> tuple[str, Any] | None:
-        """Where a field is recorded and its value; None if it is nowhere or None."""
-        for place in PLACES:
-            holder = self.value.get(place) if place else self.value
-            if not isinstance(holder, Mapping):
-                continue
-            for alias in ALIASES.get(name, (name,)):
-                only_in, _, key = alias.rpartition(".")
-                if only_in in ("", place) and (value := holder.get(key)) is not None:
-                    return (f"{place}.{key}" if place else key), value
-        return None
+        """Where a field is recorded and its value; None if it is nowhere or None.
+
+        Raises:
+            CheckpointError: two places record different values, and none was given.
+        """
+        found = self.all_recorded(*ALIASES.get(name, (name,)))
+        for where, value in found:
+            if where.startswith(f"{MODEL_ARGS}."):
+                return where, value
+        if not found:
+            return None
+        first, given = found[0], self.given.get(name)
+        for other in found[1:]:
+            if not same_value(first[1], other[1]):
+                if given is not None:
+                    return next((f for f in found if same_value(f[1], given)), first)
+                raise CheckpointError(
+                    f"{self.path}: records {first[0]} = {shown(first[1])} and {other[0]} = "
+                    f"{shown(other[1])}.",
+                    hint=f"Say which it was trained with: --set {name}=...",
+                )
+        return first
 
     def count(self, name: str) -> int | None:
         """A positive whole number, recorded or given; None if it is neither.
 
         Raises:
             CheckpointError: what is recorded is no such number.
-            UsageError: the user gave another number than the file records.
+            UsageError: what is given is none, or the file records another one.
         """
         found = self._agreed(name)
         if found is None:
@@ -102,7 +140,7 @@ class Fields:
         recorded, given = self.recorded(name), self.given.get(name)
         if given is None:
             return recorded
-        if recorded is not None and recorded[1] != given:
+        if recorded is not None and not same_value(recorded[1], given):
             raise UsageError(
                 f"--set {name}={given}: but {self.path} records {recorded[0]} = "
                 f"{shown(recorded[1])}.",
@@ -110,10 +148,46 @@ class Fields:
             )
         return f"--set {name}", given
 
-    def _refused(self, where: str, value: Any, problem: str) -> CheckpointError:
+    def _refused(self, where: str, value: Any, problem: str) -> CheckpointError | UsageError:
+        if where.startswith("--set"):
+            return UsageError(
+                f"{where}={shown(value)}: is {problem}.", hint="Write e.g. --set n_head=8."
+            )
         return CheckpointError(
             f"{self.path}: {where} is {shown(value)}, {problem}.", hint=SAVE_AGAIN
         )
+
+
+def places_in(value: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """The dicts of settings in a checkpoint's value, the nearest to the top first."""
+    level: list[tuple[str, Mapping[Any, Any]]] = [("", value)]
+    n_places = 0
+    for _ in range(DEEPEST):
+        deeper: list[tuple[str, Mapping[Any, Any]]] = []
+        for place, holder in level:
+            n_places += 1
+            if n_places > MOST_PLACES:
+                return
+            yield place, holder
+            for key, entry in holder.items():
+                if not isinstance(key, str) or SKIPPED.search(key):
+                    continue
+                if isinstance(entry, Mapping) and not _holds_tensors(entry):
+                    deeper.append((f"{place}.{key}" if place else key, entry))
+        level = deeper
+
+
+def _holds_tensors(holder: Mapping[Any, Any]) -> bool:
+    tensors = sum(isinstance(entry, Stored) and bool(entry.shape) for entry in holder.values())
+    return 2 * tensors > len(holder)
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Whether two recorded values say the same; 4, 4.0 and a 0-d tensor of 4 do."""
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b or (a in (0, 1) and b in (0, 1) and bool(a) == bool(b))
+    x, y = scalar(a), scalar(b)
+    return x == y if x is not None and y is not None else type(a) is type(b) and a == b
 
 
 def scalar(value: Any) -> float | None:
@@ -152,11 +226,14 @@ def printable(name: str) -> str:
     return name if name.isprintable() and len(name) <= 120 else shown(name, 120)
 
 
-def head_counts(n_embd: int, kv_rows: int, rotary: bool) -> Iterator[int]:
-    """The numbers of heads that fit a width and the rows of k, ascending."""
+def head_counts(
+    n_embd: int, kv_rows: int, rotary: bool, n_kv_head: int | None = None
+) -> Iterator[int]:
+    """The numbers of heads that fit a width, the rows of k and a recorded n_kv_head, ascending."""
     for n_head in range(1, min(n_embd, 1 << 16) + 1):
         head_dim, rest = divmod(n_embd, n_head)
         if rest or (rotary and head_dim % 2) or kv_rows % head_dim:
             continue
-        if n_head % (kv_rows // head_dim) == 0:
+        found = kv_rows // head_dim
+        if n_head % found == 0 and n_kv_head in (None, found):
             yield n_head

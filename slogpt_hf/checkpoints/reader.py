@@ -22,9 +22,10 @@ from slogpt_hf.checkpoints.containers import (
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.dialect import Dialect, Unsupported
 from slogpt_hf.checkpoints.dialects import demonstration, llama2c, nanogpt, slo, sloughgpt
-from slogpt_hf.checkpoints.fields import printable, readable, shown
+from slogpt_hf.checkpoints.fields import SKIPPED, printable, readable, shown
 from slogpt_hf.checkpoints.reading import read_model
 from slogpt_hf.checkpoints.state_dict import ADAPTER, StateDict, read_state_dict
+from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import FileStamp, is_folder, require_file, stamp_of
 
@@ -81,16 +82,19 @@ def read_checkpoint(
     """
     stamps = _stamps(path)  # before anything is opened, so that no change can be missed
     contents, state = _open(path)
+    quantisation = _quantisation(contents)
     adapter_only = all(ADAPTER.match(name) for name in state.tensors)
     if adapter_only != (base is not None):
         raise _base_error(path, base)
     if base is not None:
         stamps |= _stamps(base)
-        contents, state = _with_base(contents, state, *_open(base))
+        base_contents, base_state = _open(base)
+        quantisation = _quantisation(base_contents)
+        contents, state = _with_base(contents, state, base_contents, base_state)
     checkpoint = read_model(_dialect(contents, state), contents, state, given or {})
     return replace(
         checkpoint,
-        quantisation=_quantisation(contents),
+        quantisation=quantisation,
         stamps={file: stamps.get(file) or stamp_of(file) for file in contents.files},
     )
 
@@ -153,6 +157,11 @@ def _unknown(contents: Contents, state: StateDict | None) -> CheckpointError:
         more = f" and {len(some) - NAMES_SHOWN} more" if len(some) > NAMES_SHOWN else ""
         place = f" under '{state.place}'" if state.place else ""
         found = f"{len(some)} tensors{place}: {tensors}{more}"
+    elif nested := _nested_tensors(contents.value):
+        place, holder = nested
+        names = [f"{printable(str(n))} {t.shape}" for n, t in holder.items()][:NAMES_SHOWN]
+        found = f"{len(holder)} under '{printable(place)}', where none is looked for: "
+        found += ", ".join(names)
     elif isinstance(contents.value, Mapping):
         keys = sorted(shown(key, 40) for key in list(contents.value)[:1000])[:NAMES_SHOWN]
         found = f"no tensors, and the names {', '.join(keys)}" if keys else "an empty dict"
@@ -163,6 +172,16 @@ def _unknown(contents: Contents, state: StateDict | None) -> CheckpointError:
         f"tensors {marks}; found {found}.",
         hint="Name a checkpoint that the trainer saved. If it is one, please report this message.",
     )
+
+
+def _nested_tensors(value: Any) -> tuple[str, Mapping[Any, Stored]] | None:
+    """The first dict below the top that holds tensors: its name, and those tensors."""
+    for key, entry in value.items() if isinstance(value, Mapping) else ():
+        if isinstance(entry, Mapping) and not SKIPPED.search(str(key)):
+            tensors = {n: t for n, t in entry.items() if isinstance(t, Stored)}
+            if tensors:
+                return str(key), tensors
+    return None
 
 
 def _base_error(path: Path, base: Path | None) -> CheckpointError | UsageError:
@@ -180,17 +199,13 @@ def _base_error(path: Path, base: Path | None) -> CheckpointError | UsageError:
 def _with_base(
     contents: Contents, state: StateDict, base: Contents, base_state: StateDict
 ) -> tuple[Contents, StateDict]:
-    """The base's weights with the adapter beside them; the adapter's fields win."""
+    """The base's weights with the adapter beside them, its fields under ``adapter``."""
     if any(ADAPTER.match(name) for name in base_state.tensors):
         raise CheckpointError(
             f"{base.path}: has an adapter of its own, so it cannot be a base.",
             hint="Name the checkpoint that the adapter was trained on.",
         )
-    fields = {**base_state.fields, **state.fields}
-    for name, ours in state.fields.items():
-        theirs = base_state.fields.get(name)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            fields[name] = {**theirs, **ours}
+    fields = {**base_state.fields, "adapter": state.fields}
     tensors = {**base_state.tensors, **state.tensors}
     both = StateDict(base_state.place, tensors, fields, history=state.fields)
     note = f"The adapter in {readable(contents.path.name)} adapts {readable(base.path.name)}."

@@ -6,17 +6,25 @@ recorded; what they cannot tell must be recorded or given.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from slogpt_hf.checkpoints.adapters import Adapter, adapters_among
+from slogpt_hf.checkpoints.adapters import Adapter, LowRank, adapters_among
 from slogpt_hf.checkpoints.checkpoint import Checkpoint
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.dialect import Architecture, Dialect
 from slogpt_hf.checkpoints.facts import training_facts, vocabulary_in
-from slogpt_hf.checkpoints.fields import SAVE_AGAIN, Fields, head_counts, listed
+from slogpt_hf.checkpoints.fields import (
+    ALIASES,
+    SAVE_AGAIN,
+    Fields,
+    head_counts,
+    listed,
+    shown,
+)
 from slogpt_hf.checkpoints.parts import Names, parts_for, stored_parts, tensor_shapes
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.checkpoints.state_dict import StateDict
@@ -28,6 +36,26 @@ if TYPE_CHECKING:
 
 FLOAT_DTYPES = ("float32", "float16", "bfloat16", "float64")
 COMMON = ("n_head", "n_kv_head", "block_size", "norm_eps", "rope_theta", "lora_alpha")
+ACTIVATION_FIELDS = ("activation", "activation_function", "hidden_act", "act_fn")
+ACTIVATIONS = {"gelu": ("gelu", "gelu_erf", "gelu_exact"), "swiglu": ("silu", "swish", "swiglu")}
+# Recorded facts that change what a model computes, and the values under which they do not.
+OTHER_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "rope_scaling": (False, {}),
+    "sliding_window": (False, 0, -1),
+    "window_size": (False, 0, -1),
+    "logit_scale": (1,),
+    "final_logit_softcapping": (False, 0),
+    "attn_logit_softcapping": (False, 0),
+    "logit_softcap": (False, 0),
+    "embed_scale": (1, False),
+    "residual_scale": (1, False),
+    "qk_norm": (False,),
+    "use_qk_norm": (False,),
+    "alibi": (False,),
+    "use_alibi": (False,),
+    "parallel_residual": (False,),
+    "post_norm": (False,),
+}
 NORM_NAMES = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
 
 
@@ -59,20 +87,26 @@ def read_model(
     """
     constants = re.compile(dialect.constants)
     saved = {name: t for name, t in state.tensors.items() if not constants.fullmatch(name)}
-    fields = Fields(contents.path, state.fields, {n: t.shape for n, t in saved.items()}, given)
+    fields = Fields(
+        contents.path, state.fields, {n: t.shape for n, t in saved.items()}, given, state.history
+    )
     weights, adapters = adapters_among(fields, saved)
-    _require_settable(dialect, given, bool(adapters))
     architecture = dialect.architecture(fields)
+    _require_settable(dialect, architecture, given, adapters)
+    _require_known_function(fields, architecture)
     names = dialect.names(architecture, fields)
     layout = _Layout(dialect, architecture, names, _count_blocks(names, weights))
     _check_names(layout, fields, weights)
     _check_matrices(layout, fields)
     _check_adapted(layout, fields, adapters)
-    spec = _spec(layout, fields, bool(adapters))
+    factors = [each.factor for each in adapters.values() if isinstance(each, LowRank)]
+    spec = _spec(layout, fields, any(map(math.isnan, factors)))
     _check_shapes(fields, tensor_shapes(names, spec))
     dtype = _dtype(contents, weights)
     for adapter in adapters.values():
         _dtype(contents, {name: saved[name] for name in adapter.sources})
+    # What the file says anyway is no fact of the user's.
+    kept = {n: v for n, v in given.items() if not _is_recorded(fields, n, saved)}
     tensors = Tensors(saved)
     parts = parts_for(names, spec)
     head, embed = parts["head.weight"].source, parts["embed.weight"].source
@@ -89,21 +123,48 @@ def read_model(
         dtype=dtype,
         facts=training_facts(state.history),
         vocabulary=vocabulary,
-        notes=_notes(fields, spec, given, adapters) + contents.notes + vocabulary_notes,
+        notes=_notes(fields, spec, kept, adapters) + contents.notes + vocabulary_notes,
         files=contents.files,
-        given=dict(given),
+        given=kept,
     )
 
 
-def _require_settable(dialect: Dialect, given: Mapping[str, Any], adapters: bool) -> None:
-    known = [n for n in (*COMMON, *dialect.switches) if adapters or n != "lora_alpha"]
+def _require_settable(
+    dialect: Dialect,
+    architecture: Architecture,
+    given: Mapping[str, Any],
+    adapters: Mapping[str, Adapter],
+) -> None:
+    lora = any(isinstance(adapter, LowRank) for adapter in adapters.values())
+    useless = {"lora_alpha": not lora, "rope_theta": architecture.positions != "rotary"}
+    known = [name for name in (*COMMON, *dialect.switches) if not useless.get(name)]
+    why = {"lora_alpha": " without a LoRA adapter", "rope_theta": " with learned positions"}
     for name in given:
         if name not in known:
             raise UsageError(
-                f"--set {name}: is no field of a {dialect.title} model"
-                f"{' without an adapter' if name == 'lora_alpha' else ''}.",
-                hint=f"Fields that can be set: {', '.join(known)}.",
+                f"--set {name}: is no field of a {dialect.title} model{why.get(name, '')}.",
+                hint=f"Fields that can be set for this checkpoint: {', '.join(known)}.",
             )
+
+
+def _require_known_function(fields: Fields, architecture: Architecture) -> None:
+    """Raise where a recorded fact says that the model computes something else."""
+    own = {
+        "use_rope": (architecture.positions == "rotary",),
+        "use_swiglu": (architecture.mlp == "swiglu",),
+        "use_rmsnorm": (architecture.norm == "rmsnorm",),
+        **dict.fromkeys(ACTIVATION_FIELDS, ACTIVATIONS[architecture.mlp]),
+    }
+    for name, neutral in (OTHER_FUNCTIONS | own).items():
+        for where, value in fields.all_recorded(name):
+            said = value.lower() if isinstance(value, str) else value
+            if said not in neutral:
+                raise CheckpointError(
+                    f"{fields.path}: {where} is {shown(value)}, but only a model with "
+                    f"{' or '.join(map(str, neutral))} is known here.",
+                    hint="What this trainer computes is no known architecture: see "
+                    "docs/adding-a-dialect.md.",
+                )
 
 
 def _count_blocks(names: Names, weights: Mapping[str, Stored]) -> int:
@@ -170,7 +231,7 @@ def _check_adapted(layout: _Layout, fields: Fields, adapters: Mapping[str, Adapt
             )
 
 
-def _spec(layout: _Layout, fields: Fields, adapters: bool) -> Spec:
+def _spec(layout: _Layout, fields: Fields, lacks_alpha: bool) -> Spec:
     stored, a = _stored(layout), layout.architecture
 
     def shape(role: str) -> Shape | None:
@@ -202,10 +263,9 @@ def _spec(layout: _Layout, fields: Fields, adapters: bool) -> Spec:
     kv_rows = k[0] if k else n_embd  # no trainer stacks grouped heads
     rotary = a.positions == "rotary"
     n_head = fields.count("n_head")
-    missing = ["n_head"] if n_head is None else []
+    missing = [*fields.missing, *(["n_head"] if n_head is None else [])]
     missing += ["block_size"] if block_size is None else []
-    if adapters and any(name.endswith(".lora_A") for name in fields.shapes):
-        missing += ["lora_alpha"] if fields.number("lora_alpha") is None else []
+    missing += ["lora_alpha"] if lacks_alpha else []
     if n_head is None or block_size is None or missing:
         raise _missing(fields, missing, n_embd, kv_rows, rotary)
     if n_embd % n_head or kv_rows % (n_embd // n_head) or n_head % (kv_rows * n_head // n_embd):
@@ -257,8 +317,9 @@ def _where(fields: Fields, name: str) -> str:
 def _missing(
     fields: Fields, names: list[str], n_embd: int, kv_rows: int, rotary: bool
 ) -> CheckpointError:
-    how = " ".join(f"--set {name}=..." for name in names)
-    choices = _choices(n_embd, kv_rows, rotary)
+    switches = ("use_rmsnorm",)
+    how = " ".join(f"--set {n}={'true|false' if n in switches else '...'}" for n in names)
+    choices = _choices(n_embd, kv_rows, rotary, fields.count("n_kv_head"))
     heads = f" n_head divides the width {n_embd}: {choices}." if "n_head" in names else ""
     return CheckpointError(
         f"{fields.path}: does not record {' and '.join(names)}, which its tensors cannot tell.",
@@ -267,8 +328,8 @@ def _missing(
     )
 
 
-def _choices(n_embd: int, kv_rows: int, rotary: bool) -> str:
-    counts = [str(count) for count in head_counts(n_embd, kv_rows, rotary)]
+def _choices(n_embd: int, kv_rows: int, rotary: bool, n_kv_head: int | None = None) -> str:
+    counts = [str(count) for count in head_counts(n_embd, kv_rows, rotary, n_kv_head)]
     return f"one of {', '.join(counts)}" if counts else "no number: the shapes fit none"
 
 
@@ -307,6 +368,14 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return same_place or torch.equal(a, b)
 
 
+def _is_recorded(fields: Fields, name: str, saved: Mapping[str, Stored]) -> bool:
+    if name == "lora_alpha":
+        _, adapters = adapters_among(replace(fields, given={}), saved)
+        factors = [each.factor for each in adapters.values() if isinstance(each, LowRank)]
+        return not any(map(math.isnan, factors))
+    return len({str(value) for _, value in fields.all_recorded(*ALIASES.get(name, (name,)))}) == 1
+
+
 def _notes(
     fields: Fields, spec: Spec, given: Mapping[str, Any], adapters: Mapping[str, Adapter]
 ) -> tuple[str, ...]:
@@ -332,6 +401,8 @@ def _notes(
 def _merge_note(fields: Fields, adapters: Mapping[str, Adapter]) -> str:
     adapter = next(iter(adapters.values()))
     kinds = sorted({each.title for each in adapters.values()})
-    alpha = fields.number("lora_alpha")
-    how = f" with alpha {alpha:g}" if alpha is not None and adapter.title == "LoRA" else ""
-    return f"A {' and '.join(kinds)} adapter{how} was merged into {len(adapters)} weights."
+    how = ""
+    if isinstance(adapter, LowRank):
+        rank = fields.shapes[adapter.a][0]
+        how = f" of rank {rank} with alpha {adapter.factor * rank:g}"
+    return f"{' and '.join(kinds)} adapter{how} is merged into {len(adapters)} weights."

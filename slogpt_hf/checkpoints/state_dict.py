@@ -41,7 +41,8 @@ def find_state_dict(value: Any) -> tuple[str, Mapping[Any, Any]] | None:
     for _ in range(DEEPEST):
         if not isinstance(value, Mapping):
             return None
-        key = next((k for k in KEYS if isinstance(value.get(k), Mapping) and value[k]), None)
+        keys = [k for k in KEYS if isinstance(value.get(k), Mapping) and value[k]]
+        key = next(iter(keys), None)
         if key is None:
             return (".".join(place), value) if _has_tensors(value) else None
         place.append(key)
@@ -58,6 +59,14 @@ def read_state_dict(path: Path, value: Any) -> StateDict | None:
     found = find_state_dict(value)
     if found is None:
         return None
+    several = [
+        key for key in KEYS if isinstance(value.get(key), Mapping) and _has_tensors(value[key])
+    ]
+    if len(several) > 1:
+        raise CheckpointError(
+            f"{path}: holds a state dict under each of {', '.join(several)}.",
+            hint="Save only the one that is to be released.",
+        )
     place, entries = found
     # A bare state dict shares its dict with whatever else was saved.
     strict = bool(place)

@@ -74,7 +74,7 @@ def test_lora_beside_the_weights(state_dict: StateDict, tmp_path: Path) -> None:
         assert torch.allclose(found, exact, rtol=1e-6, atol=1e-6)
         assert not torch.equal(found.float(), state[f"{module}.weight"])
     note = " ".join(read_checkpoint(path, {"lora_alpha": 16}).notes)
-    assert "A LoRA adapter with alpha 16 was merged into 2 weights" in note
+    assert "A LoRA adapter of rank 2 with alpha 16 is merged into 2 weights" in note
 
 
 def test_merge_is_in_the_plan(state_dict: StateDict, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def without(name: str) -> Callable[[dict[str, Tensor]], None]:
 SPOILED: dict[str, tuple[Callable[[dict[str, Tensor]], None], str]] = {
     "no B": (without(f"{Q}.lora_B"), "expected lora_A and lora_B, or lora_s alone"),
     "no A": (without(f"{Q}.lora_A"), "expected lora_A and lora_B, or lora_s alone"),
-    "no weight": (without(f"{Q}.weight"), f"has no matrix {Q}.weight"),
+    "no weight": (without(f"{Q}.weight"), f"there is no matrix {Q}.weight for its adapter"),
     "other rank": (
         lambda state: state.update({f"{Q}.lora_B": torch.ones(16, 3)}),
         "lora_B has shape (16, 3), expected (16, 2)",
@@ -201,5 +201,5 @@ def test_recorded_rank_must_be_that_of_the_tensors(state_dict: StateDict, tmp_pa
     base = saved({"model": state, "config": CONFIG}, tmp_path / "base.pt")
     metadata = {"type": "lora", "rank": 3, "alpha": ALPHA}
     path = saved(lora(state, Q) | {"metadata": metadata}, tmp_path / "adapter.pt")
-    with pytest.raises(CheckpointError, match="records the adapter's rank as 3"):
+    with pytest.raises(CheckpointError, match="rank is 3, but the tensors have rank 2"):
         read_checkpoint(path, base=base)

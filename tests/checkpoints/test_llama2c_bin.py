@@ -226,6 +226,45 @@ def test_first_layout_of_v2_with_all_scales_last(tmp_path: Path) -> None:
         assert torch.equal(first.value["model"][name].read(), stored.read())
 
 
+@pytest.mark.parametrize("scales_last", [False, True])
+@pytest.mark.parametrize("not_negative", ["tok_embeddings", "attention.wq", ".weight"])
+def test_layout_of_v2_where_values_look_like_scales(
+    tmp_path: Path, not_negative: str, scales_last: bool
+) -> None:
+    """int8 values >= 0 read as fp32 are finite and >= 0."""
+    weights = weights_of(small(), shared=True)
+    changed = {name: np.abs(w) for name, w in weights.items() if not_negative in name}
+    changed["tok_embeddings.weight"] = np.abs(weights["tok_embeddings.weight"])
+    changed["tok_embeddings.weight"][3] = 0
+    path = written(tmp_path / "m.bin", 2, small(), weights | changed, 4, scales_last)
+    contents = llama2c_bin.read(path)
+    assert len(contents.notes) == 1 + scales_last
+    for name, w in (weights | changed).items():
+        if w.ndim == 2:
+            values, scale = quantised(w, 4)
+            w = (values.astype(np.float32) * scale[:, None]).reshape(w.shape)
+        assert np.array_equal(contents.value["model"][name].read().numpy(), w), name
+
+
+def test_scales_that_no_group_fills_are_taken_as_they_lie_now(tmp_path: Path) -> None:
+    weights = {name: np.abs(w) for name, w in weights_of(small(), shared=True).items()}
+    path = written(tmp_path / "m.bin", 2, small(), weights, 4)
+    path.write_bytes(path.read_bytes().replace(b"\x7f", b"\x70"))
+    assert len(llama2c_bin.read(path).notes) == 1
+
+
+@pytest.mark.parametrize("scales_last", [False, True])
+@pytest.mark.parametrize("scale", [math.inf, math.nan, -1.0])
+def test_a_last_scale_that_is_none_is_refused(
+    tmp_path: Path, scale: float, scales_last: bool
+) -> None:
+    weights = weights_of(small(), shared=True)
+    path = written(tmp_path / "m.bin", 2, small(), weights, 4, scales_last)
+    path.write_bytes(path.read_bytes()[:-4] + struct.pack("<f", scale))
+    with pytest.raises(CheckpointError, match="scales of its quantised values are not all finite"):
+        llama2c_bin.read(path)
+
+
 def test_groups_of_zeros_are_zeros(tmp_path: Path) -> None:
     weights = weights_of(small(), shared=True)
     weights["tok_embeddings.weight"][3] = 0

@@ -85,7 +85,7 @@ def test_fields_beside_it_that_contradict_the_profile(tmp_path: Path) -> None:
     (tmp_path / "a.sou.meta.json").write_text(json.dumps(PROFILE | {"name": "b"}))
     contents = sou.read(path)
     assert contents.value["profile"]["name"] == "a"
-    assert contents.files == (path,)
+    assert contents.files == (path, tmp_path / "a.sou.meta.json")
     (note,) = contents.notes
     assert "a.sou.meta.json contradicts the profile in 'name'" in note
 

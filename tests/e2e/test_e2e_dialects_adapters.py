@@ -130,14 +130,14 @@ def test_the_card_says_merged(artefacts: Files) -> None:
     def card(name: str) -> str:
         return (artefacts[name] / "README.md").read_text()
 
-    assert "LoRA adapter with alpha 16 was merged into 4 weights" in card("lora")
+    assert "LoRA adapter of rank 4 with alpha 16 is merged into 4 weights" in card("lora")
     assert "given by hand: lora\\_alpha=16" in card("lora")
-    assert "LoRA adapter with alpha 16 was merged into 4 weights" in card("alone")
+    assert "LoRA adapter of rank 4 with alpha 16 is merged into 4 weights" in card("alone")
     assert "given by hand" not in card("alone")
     assert "step\\_200.pt" in card("alone")
-    assert "IA3 adapter was merged into 4 weights" in card("ia3")
+    assert "IA3 adapter is merged into 4 weights" in card("ia3")
     for name in ("lora", "alone", "ia3"):
-        assert "with its adapters unmerged" in card(name)
+        assert "its adapters merged and rounded to float32, merged and unmerged" in card(name)
     assert "adapter" not in card("base")
 
 

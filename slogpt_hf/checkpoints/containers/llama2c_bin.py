@@ -14,6 +14,7 @@ from slogpt_hf.checkpoints.containers.llama2c_layout import (
     HEADER_BYTES,
     MAGIC,
     SIZES_BYTES,
+    Header,
     Place,
     expected_bytes,
     legacy_header,
@@ -33,6 +34,7 @@ NAME = "llama2.c .bin file"
 # A plausible v0 header in a file this many times longer or shorter is chance.
 DAMAGE_FACTOR = 16
 PIECE_VALUES = 1 << 20  # dequantised at a time
+SAMPLED_GROUPS = 4096  # of each tensor, where both layouts of v2 have good scales
 
 
 def recognises(start: bytes, n_bytes: int) -> bool:
@@ -58,7 +60,8 @@ def read(path: Path) -> Contents:
 
     Raises:
         UsageError: ``path`` is not a file.
-        CheckpointError: a header that no model has, or a length that does not follow from it.
+        CheckpointError: a header that no model has, a length that does not follow from it, or a
+            scale that is infinite, NaN or negative.
     """
     require_file(path)
     n_bytes = path.stat().st_size
@@ -72,7 +75,8 @@ def read(path: Path) -> Contents:
             f"where {expected} follow from it.",
             hint=DAMAGED,
         )
-    found, group = list(places(header)), header.group_size
+    group = header.group_size
+    found = list(places(header)) if group is None else _quantised_places(path, n_bytes, header)
     form: dict[str, Any] = {
         "version": header.version,
         "shared_classifier": header.shared_classifier,
@@ -80,13 +84,7 @@ def read(path: Path) -> Contents:
     notes = []
     if group is not None:
         notes.append(f"It is quantised: Q8_0 in groups of {group}.")
-        if not _are_scales(path, n_bytes, found, group):
-            found = list(places(header, scales_last=True))
-            if not _are_scales(path, n_bytes, found, group):
-                raise CheckpointError(
-                    f"{path}: the scales of its quantised values are not all finite and >= 0.",
-                    hint=DAMAGED,
-                )
+        if found != list(places(header)):
             notes.append("It has the first layout of v2: all scales behind all int8 values.")
         form |= _quantisation(path, n_bytes, found, group)
     model = {
@@ -147,17 +145,59 @@ def _read_scales(path: Path, n_bytes: int, place: Place, group: int) -> Tensor:
     return _mapped(path, n_bytes)[start : start + 4 * n_groups].clone().view(torch.float32)
 
 
-def _are_scales(path: Path, n_bytes: int, found: list[Place], group: int) -> bool:
-    """Whether the bytes of the first quantised tensor's scales can be scales."""
+def _quantised_places(path: Path, n_bytes: int, header: Header) -> list[Place]:
+    """The places of that layout of v2 whose scales are scales.
+
+    Where both could be, it is the one that llama2.c's quantiser can have written, and where that
+    does not tell either, the present one.
+    """
+    data, group = _mapped(path, n_bytes), header.group_size
+    assert group is not None
+    layouts = [list(places(header, scales_last=last)) for last in (False, True)]
+    possible = [found for found in layouts if _are_scales(data, found, group)]
+    if not possible:
+        raise CheckpointError(
+            f"{path}: the scales of its quantised values are not all finite and >= 0.",
+            hint=DAMAGED,
+        )
+    if len(possible) == 1:
+        return possible[0]
+    return next((found for found in possible if _are_full(data, found, group)), possible[0])
+
+
+def _are_scales(data: Tensor, found: list[Place], group: int) -> bool:
+    """Whether the bytes of every scale can be one: finite and not negative."""
     import torch
 
-    data = _mapped(path, n_bytes)
-    place, start = next((p, p.scales_start) for p in found if p.scales_start is not None)
-    n_groups = math.prod(place.shape) // group
     return all(
         bool((torch.isfinite(scales) & (scales >= 0)).all())
-        for _, scales in _scale_pieces(data, start, n_groups, group)
+        for place in found
+        if place.scales_start is not None
+        for _, scales in _scale_pieces(
+            data, place.scales_start, math.prod(place.shape) // group, group
+        )
     )
+
+
+def _are_full(data: Tensor, found: list[Place], group: int) -> bool:
+    """Whether some value of each group is 127 or -127, over the first groups of every tensor.
+
+    A scale is max |w| / 127. Of one that is 0 or subnormal that does not follow.
+    """
+    import torch
+
+    for place in found:
+        if place.scales_start is None:
+            continue
+        n_values = math.prod(place.shape)
+        rows = data[place.start : place.start + n_values].view(torch.int8).view(-1, group)
+        n_groups = min(len(rows), SAMPLED_GROUPS)
+        for first, scales in _scale_pieces(data, place.scales_start, n_groups, group):
+            values = rows[first : first + len(scales)]
+            full = ((values == 127) | (values == -127)).any(dim=1)
+            if not (full | (scales < torch.finfo(scales.dtype).tiny)).all():
+                return False
+    return True
 
 
 def _scale_pieces(

@@ -9,7 +9,8 @@ The layouts are those of ``export.py`` of llama2.c; all numbers are little-endia
 - v2: as v1 with int32 group_size after the flag; the norms are fp32, every other tensor is int8
   followed by one fp32 scale per group of group_size consecutive values. The first release of v2
   wrote all scales behind all int8 values; both have the same length and version number, so the
-  scales themselves tell: they are finite and not negative where they are scales.
+  content tells: every scale is finite and not negative, and, a scale being max |w| / 127, every
+  group has a value of 127 or -127.
 """
 
 from __future__ import annotations

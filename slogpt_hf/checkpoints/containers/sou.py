@@ -51,9 +51,10 @@ def read(path: Path) -> Contents:
     if differing:
         notes = (
             f"{beside.name} contradicts the profile in {', '.join(map(ascii, differing[:8]))}"
-            "; the profile is used.",
+            "; a field of the model that the two record differently is refused.",
         )
-    files = tuple(sorted((path, beside))) if meta.keys() - profile.keys() else (path,)
+    adds = any(key not in profile or profile[key] != value for key, value in meta.items())
+    files = tuple(sorted((path, beside))) if adds else (path,)
     return Contents(path, NAME, value | {"meta": meta}, files, notes)
 
 

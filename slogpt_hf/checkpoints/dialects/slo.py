@@ -14,7 +14,6 @@ from slogpt_hf.checkpoints.dialect import Architecture, Dialect
 from slogpt_hf.checkpoints.fields import Fields
 from slogpt_hf.checkpoints.parts import Names
 from slogpt_hf.checkpoints.spec import Spec
-from slogpt_hf.errors import CheckpointError
 
 SWITCHES = ("use_rope", "use_swiglu", "use_rmsnorm", "bias")
 LAYERNORM_EPS, RMSNORM_EPS = 1e-5, 1e-6
@@ -37,12 +36,8 @@ def architecture(fields: Fields) -> Architecture:
         if saved_by_trainer and name != "bias":
             return False
         if seen is None:
-            raise CheckpointError(
-                f"{fields.path}: does not record {name}, which its tensors cannot tell.",
-                hint=f"Give it: --set {name}=true or --set {name}=false, or under 'set:' in "
-                ".slogpt-hf.yml.",
-            )
-        return seen
+            fields.missing.append(name)
+        return bool(seen)
 
     has_norm_bias = NORM_BIAS in fields.shapes
     bias = switch("bias", LINEAR_BIAS in fields.shapes)
