@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import UsageError
-from slogpt_hf.parity import decoder
 from slogpt_hf.parity.comparing import Halves, Run, distance
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
+from slogpt_hf.parity.gate import float64
 from slogpt_hf.parity.inputs import inputs_for
 
 POSITIONS = 256  # compared at a time
+ROUNDING = 1e-4  # of the bound: the fp32 arithmetic of quantising and dequantising
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,13 @@ class Difference:
 
 @torch.no_grad()
 def difference(checkpoint: Checkpoint, original: Checkpoint) -> Difference:
-    """Compare two checkpoints of one model.
+    """Compare a quantised checkpoint with the one that it was made from.
+
+    Tensors are read, and cast to float64, where they are used and let go.
 
     Raises:
-        UsageError: they are not of one architecture and size.
+        UsageError: they are not of one architecture and size, or they differ by more than the
+            quantisation can have changed a weight.
     """
     ours, theirs = (_weights(each) for each in (checkpoint, original))
     if replace(checkpoint.spec, tied=False) != replace(original.spec, tied=False):
@@ -50,6 +53,13 @@ def difference(checkpoint: Checkpoint, original: Checkpoint) -> Difference:
         distance(checkpoint.tensors[ours[role]].float(), original.tensors[theirs[role]].float())
         for role in ours
     )
+    bound = checkpoint.quantisation.max_error if checkpoint.quantisation else 0.0
+    if weight > bound * (1 + ROUNDING):
+        raise UsageError(
+            f"--unquantised {original.path}: differs by {weight:.2e} in a weight, more than "
+            f"rounding can ({bound:.2e}); it is not the original of {checkpoint.path}.",
+            hint="Name the checkpoint that it was quantised from.",
+        )
     logit = max_logit = 0.0
     models = [_halves(each) for each in (checkpoint, original)]
     for batch in inputs_for(checkpoint.spec):
@@ -67,10 +77,5 @@ def _weights(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _halves(checkpoint: Checkpoint) -> Halves:
-    tensors = {name: tensor.double() for name, tensor in checkpoint.tensors.items()}
-    model = Decoder(FAMILIES[checkpoint.dialect], checkpoint.spec, tensors, checkpoint.adapters)
-
-    def body(ids: Tensor) -> Tensor:
-        return decoder.final_state(model, ids, torch.float64)
-
-    return Halves(body, lambda rows: decoder.head(model, rows))
+    family, spec = FAMILIES[checkpoint.dialect], checkpoint.spec
+    return float64(Decoder(family, spec, checkpoint.tensors, checkpoint.adapters))

@@ -95,7 +95,9 @@ def verify_artefact(
     spec = checkpoint.spec
     single = loading.load_artefact(folder, torch.float32, trust_remote_code)
     if failures := unlike(spec, single):
-        return not_run(oracle_name(checkpoint), dtype, failures, time.perf_counter() - started)
+        return not_run(
+            oracle_name(checkpoint, dtype), dtype, failures, time.perf_counter() - started
+        )
     with Float64Everywhere():
         exact = loading.load_artefact(folder, torch.float64, trust_remote_code)
     original = rounded(checkpoint, getattr(torch, dtype))
@@ -162,7 +164,7 @@ def verify_artefact(
         divergence = FLOAT32_ONLY
     return ParityReport(
         passed=not failures,
-        oracle=oracle_name(checkpoint),
+        oracle=oracle_name(checkpoint, dtype),
         dtype=dtype,
         comparisons=comparisons,
         fp64_bound=FP64_BOUND,
@@ -178,10 +180,14 @@ def verify_artefact(
     )
 
 
-def oracle_name(checkpoint: Checkpoint) -> str:
-    """What stands for the original, for the report."""
-    adapters = " with its adapters unmerged" if checkpoint.adapters else ""
-    return f"built-in plain-torch {FAMILIES[checkpoint.dialect].title} model{adapters}"
+def oracle_name(checkpoint: Checkpoint, dtype: str) -> str:
+    """What stands for the original of an artefact in ``dtype``, for the report."""
+    model = f"built-in plain-torch {FAMILIES[checkpoint.dialect].title} model"
+    if not checkpoint.adapters:
+        return model
+    return (
+        f"{model}; its adapters merged and rounded to {dtype}, merged and unmerged compared apart"
+    )
 
 
 def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:

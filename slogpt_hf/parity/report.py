@@ -43,7 +43,7 @@ class ParityReport:
 
     Attributes:
         passed: the artefact computes what the original computes.
-        oracle: what stood for the original.
+        oracle: what stood for the original in ``comparisons``; with adapters, the merged weights.
         dtype: dtype of the artefact's weights; the original was run with the same rounding.
         comparisons: one a batch; none where the sizes differ, since nothing was run.
         fp64_bound: largest relative error allowed in float64.
@@ -57,8 +57,8 @@ class ParityReport:
         failures: why the verdict is what it is, one sentence each; empty when passed.
         seconds: wall time of the gate.
         forward_seconds: of these, inside the forward passes that it cannot avoid.
-        merge_error: max |merged - unmerged original| in float64, relative to the largest logit;
-            None without adapters and where nothing was run.
+        merge_error: max |merged - unmerged original| in float64, weights not rounded, relative to
+            the largest logit; None without adapters and where nothing was run.
     """
 
     passed: bool

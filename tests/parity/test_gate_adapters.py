@@ -91,7 +91,10 @@ def test_merged_adapters_pass(kind: str, dtype: str, adapted: Make, family_artef
     report = verify_artefact(checkpoint, folder, advance=told.append)
     assert report.passed, report.failures
     assert report.merge_error is not None and 0 < report.merge_error < 1e-13
-    assert report.oracle == "built-in plain-torch SloughGPT model with its adapters unmerged"
+    assert report.oracle == (
+        f"built-in plain-torch SloughGPT model; its adapters merged and rounded to {dtype}, "
+        "merged and unmerged compared apart"
+    )
     assert report.to_dict()["merge_error"] == report.merge_error
     assert "merge error" in report.summary()
     assert sum(told) == n_passes(checkpoint.spec, adapted=True) > n_passes(checkpoint.spec)
