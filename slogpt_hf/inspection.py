@@ -54,7 +54,7 @@ def _vocabulary(checkpoint: Any, settings: Settings) -> str:
         choice = tokenizer_for(checkpoint, settings)
     except SloGPTError as error:
         # What inspect shows of a problem is the problem; release raises it.
-        return f"none that fits: {error.message}"
+        return f"none that fits: {error.message.removeprefix(f'{checkpoint.path}: ')}"
     if choice.vocabulary is not None:
         return f"characters from {choice.vocabulary.source}"
     return f"the tokenizer {choice.source}"

@@ -56,10 +56,10 @@ def record_of(
         more_notes: sentences for the card beside those that the checkpoint itself gives.
     """
     facts, verdict = checkpoint.facts, report.to_dict()
-    provenance = provenance_of(checkpoint.path)
+    provenance = provenance_of(checkpoint.path, checkpoint.files)
     tokenizer = choice.facts(artefact.folder)
     if source := tokenizer.get("source"):
-        tokenizer["source"] = without_folders(source)
+        tokenizer["source"] = _public_source(source)
     return {
         "schema": SCHEMA,
         "tool": f"slogpt-hf {__version__}",
@@ -107,13 +107,20 @@ def record_of(
     }
 
 
+def _public_source(source: str) -> str:
+    """A Hub repository as it is; of what lies on this machine only the last part."""
+    path = Path(source)
+    return path.absolute().name if path.exists() else without_folders(source)
+
+
 def _quantisation_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
     if (found := checkpoint.quantisation) is None:
         return ()
     return (
         f"The checkpoint is quantised ({found.kind}, groups of {found.group_size} values) and was "
-        "dequantised exactly: the proof is against the quantised weights. By rounding to the "
-        f"nearest, a weight is at most {found.max_error:.2e} from the unquantised one.",
+        "dequantised as value x scale in float32: the proof is against the quantised weights. By "
+        f"rounding to the nearest, a weight is at most {found.max_error:.2e} from the unquantised "
+        "one.",
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.errors import UsageError
+from slogpt_hf.errors import UsageError, first_line
 
 SETTINGS_FILE = ".slogpt-hf.yml"
 ENVIRONMENT_PREFIX = "SLOGPT_"
@@ -23,6 +23,7 @@ REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 ch
 )
 TYPE_PREFIXES = ("datasets/", "models/", "spaces/")  # of Hub URLs; no one's namespace
 MOST_FILE_BYTES = 1 << 16
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 LONGEST_NUMBER = 24  # characters; no setting has a longer one
 LARGEST_SIZE = 2**63  # bytes; no file is larger
 
@@ -164,7 +165,7 @@ def given_field(text: str) -> tuple[str, bool | int | float]:
     if name.isidentifier() and equals and len(value) <= LONGEST_NUMBER:
         if value.lower() in ("true", "false"):
             return name, value.lower() == "true"
-        for kind in (int, float):
+        for kind in (int, float) if NUMBER.fullmatch(value) else ():
             with suppress(ValueError):
                 if math.isfinite(number := kind(value)):
                     return name, number
@@ -213,7 +214,8 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text("utf-8"), Loader)
     except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:
-        raise UsageError(f"{path}: is not YAML ({' '.join(str(error).split())}).") from error
+        reason = first_line(" ".join(str(error).split()))
+        raise UsageError(f"{path}: is not YAML ({reason}).") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -263,7 +265,14 @@ def _typed(name: str, value: Any, where: str) -> Any:
 
 
 def _fields(value: Any, where: str) -> tuple[str, ...]:
-    if isinstance(value, dict) and all(type(v) in (bool, int, float) for v in value.values()):
+    if isinstance(value, dict):
+        for name, number in value.items():
+            if type(number) not in (bool, int, float, str):  # text, as YAML takes 1e-6 for one
+                kind = "nothing" if number is None else f"a {type(number).__name__}"
+                raise UsageError(
+                    f"{where}: {first_line(name, 80)} is {kind}, not a number.",
+                    hint="Write e.g. 'set: {n_head: 8, block_size: 256}'.",
+                )
         return tuple(f"{name}={number}" for name, number in value.items())
     if isinstance(value, str):
         return tuple(value.replace(",", " ").split())

@@ -332,6 +332,8 @@ def test_fields_add_up_and_the_nearest_counts(tmp_path: Path) -> None:
         "n=" + "9" * 400,
         "n_head=None",
         "n_head=[1]",
+        "n_head=4_8",
+        "n_head=\N{FULLWIDTH DIGIT EIGHT}",
     ],
 )
 def test_fields_that_cannot_be_meant(tmp_path: Path, text: str) -> None:
@@ -341,10 +343,18 @@ def test_fields_that_cannot_be_meant(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["set: [n_head=8]", "set: 8", "set: {n_head: [8]}", "set: {n_head: {a: 1}}"]
+    ("line", "problem"),
+    [
+        ("set: [n_head=8]", "set is a list, not names"),
+        ("set: 8", "set is a int, not names"),
+        ("set: {n_head: [8]}", "set: n_head is a list, not a number"),
+        ("set: {n_head: {a: 1}}", "set: n_head is a dict, not a number"),
+        ("set: {n_head: }", "set: n_head is nothing, not a number"),
+        ("set: {n_head: 2024-01-01}", "set: n_head is a date, not a number"),
+    ],
 )
-def test_fields_of_the_file_that_are_none(tmp_path: Path, line: str) -> None:
-    with pytest.raises(UsageError, match=r"\.slogpt-hf\.yml: set is a"):
+def test_fields_of_the_file_that_are_none(tmp_path: Path, line: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=rf"\.slogpt-hf\.yml: {problem}"):
         load_settings({}, {}, written(tmp_path, f"{line}\n"))
 
 
@@ -359,3 +369,42 @@ def test_fields_of_the_file_that_are_none(tmp_path: Path, line: str) -> None:
 def test_file_that_would_cost_too_much(tmp_path: Path, content: str, problem: str) -> None:
     with pytest.raises(UsageError, match=problem):
         load_settings({}, {}, written(tmp_path, content))
+
+
+@pytest.mark.parametrize("text", ["n_head=2 n_head=4", "n_head=2,n_head=4", "n_head=2, n_head=4"])
+def test_of_two_values_in_one_place_the_last_counts(tmp_path: Path, text: str) -> None:
+    assert load_settings({}, {"SLOGPT_SET": text}, tmp_path).given == {"n_head": 4}
+    assert load_settings({}, {}, written(tmp_path, f"set: {text}\n")).given == {"n_head": 4}
+    flags = {"set": tuple(text.replace(",", " ").split())}
+    assert load_settings(flags, {}, tmp_path).given == {"n_head": 4}
+
+
+@pytest.mark.parametrize("text", ["n_head", "=3", "n_head=nan", "n_head=-inf", "n_head=4 x"])
+def test_fields_of_the_environment_that_cannot_be_meant(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError, match="NAME=VALUE with a number, true or false"):
+        load_settings({}, {"SLOGPT_SET": text}, tmp_path)
+    with pytest.raises(UsageError, match="NAME=VALUE with a number, true or false"):
+        load_settings({}, {}, written(tmp_path, f"set: {text!r}\n"))
+
+
+@pytest.mark.parametrize("line", ["set: {n_head: x}", "set: {n_head: .nan}", "set: {n_head: }"])
+def test_values_of_the_file_that_cannot_be_meant(tmp_path: Path, line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings({}, {}, written(tmp_path, f"{line}\n"))
+    assert "number" in caught.value.message and "n_head" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", ["1e-6", "1E-6", "'1e-6'", "1.0e-6", ".000001"])
+def test_numbers_of_the_file_that_yaml_reads_as_text(tmp_path: Path, number: str) -> None:
+    folder = written(tmp_path, f"set: {{norm_eps: {number}}}\n")
+    assert load_settings({}, {}, folder).given == {"norm_eps": 1e-6}
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [" + "x" * 5000, "? !!int " + "\x85" * 400 + "\n- b", "\x1b[2J"]
+)
+def test_what_yaml_says_is_quoted_briefly(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_settings({}, {}, written(tmp_path, text))
+    problem = caught.value.message.removeprefix(f"{tmp_path}")
+    assert "is not YAML" in problem and problem.isprintable() and len(problem) < 250

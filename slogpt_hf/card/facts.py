@@ -34,6 +34,8 @@ PROFILE_FIELDS = (
 )
 PROFILE_PATHS = ("base_model", "training_dataset")  # may be where they lay on a machine
 PROFILE_LENGTH = 500  # characters of one field
+PROFILE_READ = 2000  # before some of them are removed
+REMOVED = "[removed]"
 
 # A trainer's settings may hold anything, so text is shown only of what is known to be a
 # hyper-parameter; numbers, of any name that does not tell of a person or an account.
@@ -59,6 +61,18 @@ _SECRET_VALUE = re.compile(
     r"(?<![a-z0-9])(?:hf_|gh[pousr]_|github_pat_|glpat-|sk-|xox[a-z]-|AKIA|eyJ)[\w-]{3}"
     r"|\bbearer\b|--\w",
     re.IGNORECASE,
+)
+# What stands before a value that may be private: `password=`, `"token": `, `--key `, `Bearer `.
+_ASSIGNMENT = re.compile(
+    r"(?:--([a-z][\w-]*)(?:\s+|=)|([a-z][\w.-]*)[\"']?\s*[=:]\s*|\bbearer\s+)(?=\S)", re.IGNORECASE
+)
+_VALUE = re.compile(
+    r"(?:(?:basic|bearer)\s+)?(?:\"[^\"]*\"|'[^']*'|\S+?(?=[,.;)}\]]*(?:\s|$)))", re.IGNORECASE
+)
+_WORD = re.compile(r"[^\s\"'`<>()\[\]{},;|]+")
+_PUBLIC_URL = re.compile(r"https://[^/@\\]+(?:/.*)?")
+_ADDRESS = re.compile(  # of a person, a machine, or a file on one
+    r"[^@]@[^@]|\w://|[\\]|(?:^|[=:])(?:~[\w.-]*|\.{1,2})?/+[\w.~]|^~\w|^[a-z]:/", re.IGNORECASE
 )
 _PUBLIC_REMOTE = re.compile(r"https://[A-Za-z0-9.-]+(?::\d+)?(?:/[A-Za-z0-9._~-]+)+/?")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -104,7 +118,7 @@ class CardFacts:
         checkpoint_sha256: of the checkpoint file, hex.
         source_dtype: dtype of the checkpoint's weights.
         step: optimizer steps taken; None where none were recorded.
-        val_loss: best validation loss, nats per token; None where none was recorded.
+        val_loss: validation loss, nats per token; None where none was recorded.
         dataset: what the model was trained on, as the trainer recorded it. It is only shown: a
             link would lead to whatever dataset somebody else has under the same name.
         settings: the trainer's settings.
@@ -126,6 +140,7 @@ class CardFacts:
         tokenizer: of the artefact; None where it has none.
         dataset_id: the Hub's id of the dataset, where the user said so; the metadata links it.
         profile: what a ``.sou`` file tells of itself.
+        quantisation: ``kind`` and ``group_size`` of a quantised checkpoint; None for any other.
     """
 
     spec: Spec
@@ -155,6 +170,7 @@ class CardFacts:
     tokenizer: TokenizerFacts | None = None
     dataset_id: str | None = None
     profile: Mapping[str, Any] = field(default_factory=dict)
+    quantisation: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -205,6 +221,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             tokenizer=tokenizer and _tokenizer(tokenizer),
             dataset_id=record.get("dataset_id"),
             profile=source.get("profile", {}),
+            quantisation=source.get("quantisation"),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
@@ -276,10 +293,31 @@ def profile_rows(profile: Mapping[str, Any]) -> list[Row]:
         text = str(profile.get(name, ""))
         if name in PROFILE_PATHS:
             text = without_folders(text)
-        text = " ".join(text.split())[:PROFILE_LENGTH]
-        if text and not _SECRET_VALUE.search(text):
+        text = _without_private(" ".join(text.split())[:PROFILE_READ])[:PROFILE_LENGTH]
+        if text:
             rows.append((name, text))
     return rows
+
+
+def _without_private(text: str) -> str:
+    """A sentence without its e-mail addresses, paths, credentials and URLs other than https."""
+    while private := next(filter(_assigns_private, _ASSIGNMENT.finditer(text)), None):
+        value = _VALUE.match(text, private.end())
+        text = text[: private.start()] + REMOVED + text[value.end() if value else private.end() :]
+    return _WORD.sub(_public_word, text)
+
+
+def _assigns_private(found: re.Match[str]) -> bool:
+    name = found[1] or found[2]
+    return name is None or _is_private(name)
+
+
+def _public_word(found: re.Match[str]) -> str:
+    word = found[0].rstrip(".:!?")
+    address = _ADDRESS.search(word) and not _PUBLIC_URL.fullmatch(word)
+    if address or _SECRET_VALUE.search(word):
+        return REMOVED + found[0][len(word) :]
+    return found[0]
 
 
 def _public_value(name: str, value: Any) -> str | None:

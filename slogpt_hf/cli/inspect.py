@@ -37,7 +37,7 @@ def command(checkpoint: str, as_json: bool, **flags: Any) -> None:
             ("layout", facts["container"]),
             ("dialect", facts["dialect"]),
             ("architecture", f"{spec['positions']} positions, {spec['norm']}, {spec['mlp']}"),
-            ("biases", "yes" if spec["linear_bias"] else "no"),
+            ("linear biases", "yes" if spec["linear_bias"] else "no"),
             ("layers x heads x width", f"{spec['n_layer']} x {spec['n_head']} x {spec['n_embd']}"),
             ("key/value heads", spec["n_kv_head"]),
             ("context", f"{spec['block_size']} tokens"),

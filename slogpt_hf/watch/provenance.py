@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class Provenance:
         commit: id of the commit that is checked out, 40 hex digits.
         branch: name of the branch that is checked out; None when HEAD is detached.
         remote: URL of ``origin``, without credentials.
-        tracked: the file is part of the commit, unchanged. Otherwise the commit is only what was
-            checked out when the file was read.
+        tracked: the files are all part of the commit, unchanged. Otherwise the commit is only what
+            was checked out when they were read.
         dirty: a file that git tracks was changed since the commit.
     """
 
@@ -44,27 +45,39 @@ class Provenance:
     dirty: bool | None = None
 
 
-def provenance_of(path: Path) -> Provenance:
+def provenance_of(path: Path, files: Iterable[Path] = ()) -> Provenance:
     """The commit, branch and remote of the repository around ``path``; empty outside of one.
+
+    Args:
+        path: a file or a folder.
+        files: what has to be part of the commit to be tracked; ``path`` itself by default.
 
     Format: "Porcelain Format Version 2" of https://git-scm.com/docs/git-status.
     """
     path = path.resolve()
-    status = _git(path.parent, *STATUS, env=_without_filters(path.parent))
+    folder = path if path.is_dir() else path.parent
+    status = _git(folder, *STATUS, env=_without_filters(folder))
     records = (status or "").split("\0")
     heads = dict(r.removeprefix("# branch.").split(" ", 1) for r in records if r.startswith("# b"))
     if heads.get("oid", "(initial)") == "(initial)":
         return Provenance()
     changed = [r.split(" ", FIELDS[r[0]])[-1] for r in records if r[:1] in FIELDS and r[1:2] == " "]
-    name = _git(path.parent, "ls-files", "-z", "--full-name", "--", path.name)
-    remote = _git(path.parent, "remote", "get-url", "origin")
+    remote = _git(folder, "remote", "get-url", "origin")
     return Provenance(
         commit=heads["oid"],
         branch=None if heads["head"] == "(detached)" else heads["head"],
         remote=CREDENTIALS_IN_URL.sub("", remote) if remote else None,
-        tracked=name is not None and name.rstrip("\0") not in changed,
+        tracked=_tracked(folder, {file.resolve() for file in files} or {path}, changed),
         dirty=bool(changed),
     )
+
+
+def _tracked(folder: Path, files: set[Path], changed: list[str]) -> bool:
+    # git refuses paths outside of the repository, and leaves out those that it does not track.
+    found = _git(folder, "ls-files", "-z", "--full-name", "--", *map(str, sorted(files)))
+    names = set(filter(None, (found or "").split("\0")))
+    whole = len(names) == len(files) and not any(file.is_dir() for file in files)
+    return whole and names.isdisjoint(changed)
 
 
 def _without_filters(folder: Path) -> dict[str, str]:

@@ -119,7 +119,7 @@ def test_what_was_not_recorded_is_left_out(card_facts: Make) -> None:
     none = replace(facts.provenance, commit=None, branch=None, remote=None)
     card = render_facts(replace(facts, provenance=none, language=()))
     assert not {"model-index", "datasets", "language"} & metadata(card).keys()
-    for absent in ("Commit", "Branch", "Training s", "Best validation", "Dataset", "## Sample"):
+    for absent in ("Commit", "Branch", "Training s", "Validation loss", "Dataset", "## Sample"):
         assert absent not in card
     assert "None" not in card
 

@@ -84,7 +84,8 @@ def test_folders_that_torch_saved(name: str) -> None:
         assert (tensors[key].shape, tensors[key].dtype) == (tuple(tensor.shape), "float32")
         assert torch.equal(tensors[key].read(), tensor), key
     assert contents.files == tuple(sorted(p for p in (DATA / name).iterdir()))
-    assert contents.notes == ((f"{n_sharded} of its tensors are sharded.",) if n_sharded else ())
+    note = f"{n_sharded} of its {len(expected)} tensors lie in several pieces."
+    assert contents.notes == ((note,) if n_sharded else ())
 
 
 def test_both_dimensions_are_sharded_in_the_data() -> None:
@@ -131,9 +132,11 @@ def test_the_optimizer_is_never_opened(two: Path) -> None:
         (["model.a.weight", "b"], ["model.a.weight", "b"]),
     ],
 )
-def test_without_planner_data_names_stay_flat(tmp_path: Path, names: list[str], value: Any) -> None:
+@pytest.mark.parametrize("planned", [False, True])
+def test_flat_names_stay_flat(tmp_path: Path, names: list[str], value: Any, planned: bool) -> None:
     folder = save({name: torch.ones(2) for name in names}, tmp_path / "c")
-    changed(folder, lambda metadata: setattr(metadata, "planner_data", None))
+    if not planned:
+        changed(folder, lambda metadata: setattr(metadata, "planner_data", None))
     found = distributed.read(folder).value
     assert (
         {k: list(v) for k, v in found.items()} == value
@@ -400,3 +403,18 @@ def test_mutated_bytes_cost_one_message(
         assert str(folder) in str(error)
     finally:
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("value", [{"model.a": 1, "optimizer.state.a": 2}, {"model": {"optim": 3}}])
+def test_the_optimizer_of_flat_names_is_left_out(tmp_path: Path, value: dict[str, Any]) -> None:
+    flat = {name: torch.ones(2) for name in value if "." in name}
+    folder = save(flat or {"model": {"optim.a": torch.ones(2)}}, tmp_path / "c")
+    assert list(distributed.read(folder).value["model"]) == (["a"] if flat else ["optim.a"])
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
+def test_two_checkpoints_in_a_folder_are_not_chosen_between(two: Path, name: str) -> None:
+    (two / name).touch()
+    assert distributed.recognises(two)
+    with pytest.raises(CheckpointError, match=rf"holds two checkpoints: {name} and a torch\.dist"):
+        distributed.read(two)

@@ -66,7 +66,24 @@ def test_a_structured_checkpoint_keeps_its_place_and_goes_first(tmp_path: Path) 
         "model": {"not": "tensors"},
     }
     assert contents.notes[1:] == (
-        "metadata.json and model.pt differ in step: what model.pt says counts.",
+        "metadata.json and model.pt differ in config.n_head, step: what model.pt says counts.",
+    )
+
+
+def test_objects_in_both_files_are_merged(tmp_path: Path) -> None:
+    recorded = {"config": {"n_head": 4, "n_layer": 2, "a": 1}, "training_info": {"a": 1}, "x\n": 1}
+    inner = {
+        "model": BARE,
+        "config": {"n_head": 8, "a": 1},
+        "training_info": 3,
+        "metadata": {"x\n": 2},
+    }
+    contents = read(run(tmp_path, recorded), inner)
+    assert contents.value["config"] == {"n_head": 8, "n_layer": 2, "a": 1}
+    assert contents.value["training_info"] == 3
+    assert contents.notes[1:] == (
+        "metadata.json and model.pt differ in config.n_head, training_info, 'x\\n': what model.pt "
+        "says counts.",
     )
 
 

@@ -43,7 +43,7 @@ def test_text(inspected: Callable[..., str], golden: Callable[[str], Path]) -> N
     assert facts["file"].startswith(str(path))
     assert facts["dialect"] == "slo"
     assert facts["architecture"] == "rotary positions, rmsnorm, swiglu"
-    assert facts["biases"] == "no"
+    assert facts["linear biases"] == "no"
     assert facts["layers x heads x width"] == "3 x 4 x 48"
     assert facts["context"] == "48 tokens"
     meta = path.with_name("meta.pkl")
@@ -107,7 +107,7 @@ def test_without_a_vocabulary_it_says_how_to_give_one(
     monkeypatch.chdir(tmp_path)
     assert run(["inspect", str(slo_checkpoint())]) == 0
     text = capsys.readouterr().out
-    assert "37 ids; none that fits" in text and "--dataset" in text
+    assert "37 ids; none that fits: The checkpoint has" in text and "--dataset" in text
 
 
 def test_vocabulary_that_does_not_fit_is_said(

@@ -97,3 +97,57 @@ def test_demo_says_that_it_uses_what_was_there(
     (line,) = capsys.readouterr().err.splitlines()
     assert "slogpt-hf-demo/out-classic/ckpt.pt as it is" in line
     assert "for a new one remove slogpt-hf-demo/out-classic or name another --folder" in line
+
+
+TAKERS = {
+    "inspect": (["x.pt"], "slogpt_hf.inspection.inspect_checkpoint", 1),
+    "convert-model": (["-", "x.pt", "out"], "slogpt_hf.build.convert", 2),
+    "verify": (["x.pt", "artefact"], "slogpt_hf.build.verify", 2),
+    "release": (["x.pt"], "slogpt_hf.release.release_checkpoints", 1),
+}
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_fields_and_base_reach_every_command_that_reads_a_checkpoint(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, function, position = TAKERS[name]
+    seen: list[Settings] = []
+
+    def called(*values: Any) -> None:
+        seen.append(values[position])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function, called)
+    monkeypatch.setenv("SLOGPT_SET", "block_size=64 n_head=2")
+    (tmp_path / ".slogpt-hf.yml").write_text("set: {block_size: 32, norm_eps: 1.0e-6}\n")
+    options = ["--set", "n_head=8", "--set=use_rope=true", "--base", "base.pt"]
+    assert run([name, *arguments, *options]) == 130
+    assert seen[0].given == {"n_head": 8, "block_size": 64, "norm_eps": 1e-6, "use_rope": True}
+    assert seen[0].base_path == Path("base.pt")
+
+
+@pytest.mark.parametrize("name", ["convert-model", "release"])
+def test_unquantised_reaches_what_writes_a_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, function, position = TAKERS[name]
+    seen: list[Settings] = []
+
+    def called(*values: Any) -> None:
+        seen.append(values[position])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function, called)
+    assert run([name, *arguments, "--unquantised", "original.pt"]) == 130
+    assert seen[0].unquantised == "original.pt"
+
+
+@pytest.mark.parametrize("name", TAKERS)
+@pytest.mark.parametrize("text", ["n_head=x", "n_head", "=3", "n_head=nan", "n_head=inf"])
+def test_field_that_is_none_is_a_usage_error(
+    name: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is read: the checkpoint is not even there."""
+    assert run([name, *TAKERS[name][0], "--set", text]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and repr(text) in captured.err and "n_head=8" in captured.err
+    assert list(tmp_path.iterdir()) == []

@@ -162,3 +162,33 @@ def test_configuration_from_the_environment_is_kept(
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.fileMode")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "false")
     assert state(path) == (True, False)
+
+
+def test_a_checkpoint_of_several_files_is_tracked_as_a_whole(
+    repository: Path, tmp_path: Path
+) -> None:
+    folder = repository / "out"
+    first, second, outside = folder / "ckpt.pt", folder / "b.pt", tmp_path / "base.pt"
+    outside.write_bytes(b"x")
+    link = folder / "link.pt"
+    link.symlink_to(first)
+
+    def tracked(*files: Path) -> bool | None:
+        return provenance_of(folder, files).tracked
+
+    second.write_bytes(b"x")
+    assert tracked(first) and tracked(first, link)
+    assert not tracked(first, second)
+    git(repository, "add", ".")
+    git(repository, "commit", "--quiet", "-m", "Both")
+    assert tracked(first, second)
+    assert not tracked(first, second, outside)
+    second.write_bytes(b"xx")
+    assert not tracked(first, second)
+    assert provenance_of(folder).branch == "runs/shakespeare"
+    assert not provenance_of(folder).tracked
+
+
+def test_a_folder_that_is_a_repository_itself(repository: Path) -> None:
+    files = (repository / "out" / "ckpt.pt",)
+    assert provenance_of(repository, files) == provenance_of(files[0])

@@ -11,6 +11,7 @@ import math
 import mmap
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,14 +58,17 @@ class _Storage:
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """Map a file so that its bytes can be seen and, privately, written; it may be replaced later.
+    """Map a file for reading; it may be replaced later.
+
+    A private mapping that may be written to counts as memory that the process can come to need:
+    Linux refuses one of more than the machine has, and RLIMIT_DATA what is beyond it.
 
     Raises:
         CheckpointError: it cannot be mapped.
     """
     try:
         with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be mapped ({error}).", hint=AGAIN) from error
 
@@ -248,14 +252,21 @@ class _Reader:
         if count * item > span.n_bytes:
             return Unsupported("an expanded tensor, whose values repeat")
         bytes_ = Span(span.start + first * item, (last + 1 - first) * item)
-        return Stored(shape, dtype, partial(_view, self.mapped, bytes_, dtype, shape, strides))
+        return Stored(shape, dtype, partial(view, self.mapped, bytes_, dtype, shape, strides))
 
 
-def _view(mapped: mmap.mmap, span: Span, dtype: str, shape: Shape, strides: Shape) -> Tensor:
-    """The tensor whose values lie in ``span``: a view, or a copy where they are not aligned."""
+def view(mapped: mmap.mmap, span: Span, dtype: str, shape: Shape, strides: Shape) -> Tensor:
+    """The tensor whose values lie in ``span``: a view, or a copy where they are not aligned.
+
+    Writing to a view ends the process (SIGSEGV).
+    """
     import torch
 
-    values = torch.frombuffer(mapped, dtype=torch.uint8, count=span.n_bytes, offset=span.start)
+    if not span.n_bytes:
+        return _empty(dtype, shape)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")
+        values = torch.frombuffer(mapped, dtype=torch.uint8, count=span.n_bytes, offset=span.start)
     if values.data_ptr() % ITEM_BYTES[dtype]:
         values = values.clone()
     return values.view(getattr(torch, dtype)).as_strided(shape, strides)

@@ -23,6 +23,7 @@ from slogpt_hf.checkpoints.containers.distributed_metadata import (
     SavedTensor,
     read_metadata,
 )
+from slogpt_hf.checkpoints.containers.folder import MODELS
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.fields import printable
 from slogpt_hf.checkpoints.tensors import Stored
@@ -57,8 +58,13 @@ def read(path: Path) -> Contents:
     Raises:
         UsageError: ``path`` is no such folder.
         CheckpointError: ``.metadata`` is missing, damaged, or does not fit the files; an archive
-            holds something else than it says.
+            holds something else than it says; there is another checkpoint in the folder.
     """
+    if other := next((name for name in MODELS if (path / name).exists()), None):
+        raise CheckpointError(
+            f"{path}: holds two checkpoints: {other} and a torch.distributed.checkpoint; name one.",
+            hint=f"Name {path / other}, or move it out of the folder.",
+        )
     if not (path / METADATA).is_file():
         if not _has_shards(path):
             raise UsageError(f"{path}: is not a {NAME}.", hint="Check the path.")
@@ -75,7 +81,11 @@ def read(path: Path) -> Contents:
     places = [chunk.place for tensor in saved.tensors.values() for chunk in tensor.chunks]
     files = {place.file for place in (*places, *saved.values.values())}
     n_split = sum(len(tensor.chunks) > 1 for tensor in saved.tensors.values())
-    notes = (f"{n_split} of its tensors are sharded.",) if n_split else ()
+    notes = (
+        (f"{n_split} of its {len(saved.tensors)} tensors lie in several pieces.",)
+        if n_split
+        else ()
+    )
     return Contents(
         path,
         NAME,
@@ -160,7 +170,7 @@ def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk, maps: Maps) -> Ten
 
 
 def _keys(saved: Saved) -> Mapping[str, Keys]:
-    if saved.keys:
+    if any(keys != (name,) for name, keys in saved.keys.items()):
         return saved.keys
     if saved.tensors and all(name.startswith(PREFIX) for name in saved.tensors):
         return {
@@ -168,7 +178,7 @@ def _keys(saved: Saved) -> Mapping[str, Keys]:
             for name in (*saved.tensors, *saved.values)
             if name.startswith(PREFIX)
         }
-    return {}
+    return saved.keys
 
 
 class _Branch(dict[str | int, Any]):

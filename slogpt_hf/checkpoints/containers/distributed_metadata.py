@@ -121,7 +121,8 @@ def read_metadata(folder: Path) -> Saved:
     for name, entry in entries.items():
         if not isinstance(name, str):
             raise _damaged(path, "has an entry without a name")
-        if _is_optimizer(keys.get(name) or tuple(name.split("."))):
+        flat = keys.get(name, (name,)) == (name,)
+        if _is_optimizer(name.split(".") if flat else keys[name]):
             skipped += 1
         elif isinstance(entry, pickles.Record) and entry.name == RECORDS["Bytes"]:
             values[name] = places.find(name, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slogpt_hf.checkpoints.contents import Contents
-from slogpt_hf.checkpoints.fields import printable
+from slogpt_hf.checkpoints.fields import listed, printable
 from slogpt_hf.checkpoints.state_dict import KEYS, find_state_dict
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError, UsageError, first_line
@@ -33,7 +33,7 @@ def read(path: Path, read_file: Callable[[Path], Contents]) -> Contents:
 
     A bare state dict stands under ``model``. Objects in ``metadata.json``, such as ``config``,
     stand at the top too, where a checkpoint of one file has them. What the model file says
-    itself goes before both.
+    itself goes before both, key by key.
 
     Args:
         path: the folder.
@@ -51,16 +51,32 @@ def read(path: Path, read_file: Callable[[Path], Contents]) -> Contents:
         return Contents(path, NAME, value, inner.files, (*inner.notes, note))
     own = value.get("metadata")
     own = own if isinstance(own, Mapping) else {}
-    differing = sorted(key for key in recorded if key in own and own[key] != recorded[key])
+    objects = {
+        k: v
+        for k, v in recorded.items()
+        if isinstance(v, dict) and k not in KEYS and k != "metadata"
+    }
+    differing = _differing(own, recorded)
+    merged = objects | dict(value) | {"metadata": recorded | dict(own)}
+    for name in objects.keys() & value.keys():
+        found = value[name]
+        if isinstance(found, Mapping):
+            merged[name] = objects[name] | dict(found)
+            differing += [f"{name}.{key}" for key in _differing(found, objects[name])]
+        else:
+            differing.append(name)
     notes = inner.notes
     if differing:
+        keys = listed(sorted(set(differing)), SHOWN)
         notes += (
-            f"{METADATA} and {inner.path.name} differ in {', '.join(differing[:SHOWN])}: what "
-            f"{inner.path.name} says counts.",
+            f"{METADATA} and {inner.path.name} differ in {keys}: what {inner.path.name} says "
+            "counts.",
         )
-    objects = {k: v for k, v in recorded.items() if isinstance(v, dict) and k not in KEYS}
-    merged = objects | dict(value) | {"metadata": recorded | dict(own)}
     return Contents(path, NAME, merged, tuple(sorted({*inner.files, path / METADATA})), notes)
+
+
+def _differing(own: Mapping[Any, Any], recorded: Mapping[str, Any]) -> list[str]:
+    return [key for key in recorded if key in own and own[key] != recorded[key]]
 
 
 def _model_in(path: Path) -> Path:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slogpt_hf.checkpoints.containers.archive import map_file, view
 from slogpt_hf.checkpoints.containers.llama2c_layout import (
     DAMAGED,
     HEADER_BYTES,
@@ -22,9 +23,10 @@ from slogpt_hf.checkpoints.containers.llama2c_layout import (
     places,
     wrong_size,
 )
+from slogpt_hf.checkpoints.containers.zip_slice import Span
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.tensors import Stored
-from slogpt_hf.errors import CheckpointError, first_line
+from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import require_file
 
 if TYPE_CHECKING:
@@ -216,13 +218,11 @@ def _scale_pieces(
 
 
 def _mapped(path: Path, n_bytes: int) -> Tensor:
-    """The bytes of the file, mapped and private, uint8 (n_bytes,)."""
-    import torch
-
-    try:
-        return torch.from_file(str(path), shared=False, size=n_bytes, dtype=torch.uint8)
-    except (OSError, RuntimeError) as error:
+    """The bytes of the file, mapped, uint8 (n_bytes,)."""
+    mapped = map_file(path)
+    if len(mapped) != n_bytes:
         raise CheckpointError(
-            f"{path}: cannot be read any more ({first_line(error)}).",
+            f"{path}: cannot be read any more (it has {len(mapped)} bytes, not {n_bytes}).",
             hint="Leave the file alone while it is read.",
-        ) from error
+        )
+    return view(mapped, Span(0, n_bytes), "uint8", (n_bytes,), (1,))

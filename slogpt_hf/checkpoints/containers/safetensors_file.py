@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
+from mmap import mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from slogpt_hf.checkpoints.containers.archive import map_file, view
+from slogpt_hf.checkpoints.containers.zip_slice import Span
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.files import require_file
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 NAME = "safetensors file"
 LENGTH_BYTES = 8  # little-endian, of the JSON header that follows
@@ -57,6 +58,7 @@ def read(path: Path) -> Contents:
     n_bytes = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+        text = stream.read(min(length, MOST_HEADER_BYTES))
     if length > n_bytes - LENGTH_BYTES:
         raise CheckpointError(
             f"{path}: is truncated: its safetensors header says {length} bytes, and "
@@ -69,13 +71,18 @@ def read(path: Path) -> Contents:
             hint="Save it again without the large entries of its metadata.",
         )
     try:
-        file: Any = safe_open(path, framework="pt", device="cpu")
+        # "pt" would map the file so that it could be written to, see ``map_file``.
+        file: Any = safe_open(path, framework="np")
+        entries, mapped = json.loads(text), map_file(path)
         names = list(file.keys())
         if len(names) > MOST_TENSORS:
             raise CheckpointError(
                 f"{path}: has {len(names)} tensors, more than {MOST_TENSORS}.", hint=DAMAGED
             )
-        model = {name: _stored(path, file, name) for name in names}
+        model = {
+            name: _stored(path, file.get_slice(name), name, mapped, entries[name], length)
+            for name in names
+        }
         metadata = {key: decoded(text) for key, text in (file.metadata() or {}).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
@@ -96,8 +103,7 @@ def _not_json(constant: str) -> NoReturn:
     raise ValueError(constant)  # NaN and infinities, which Python alone takes for JSON
 
 
-def _stored(path: Path, file: Any, name: str) -> Stored:
-    header = file.get_slice(name)
+def _stored(path: Path, header: Any, name: str, mapped: mmap, entry: Any, n_header: int) -> Stored:
     dtype, shape = str(header.get_dtype()), tuple(header.get_shape())
     if dtype not in DTYPES:
         raise CheckpointError(
@@ -109,16 +115,8 @@ def _stored(path: Path, file: Any, name: str) -> Stored:
             f"{path}: {name[:120]!r} has {len(shape)} dimensions, more than {MOST_DIMENSIONS}.",
             hint=DAMAGED,
         )
-    return Stored(shape, DTYPES[dtype], partial(_read_tensor, path, file, name))
-
-
-def _read_tensor(path: Path, file: Any, name: str) -> Tensor:
-    from safetensors import SafetensorError
-
-    try:
-        tensor: Tensor = file.get_tensor(name)
-    except (SafetensorError, OSError, ValueError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: {name[:120]!r} cannot be read ({first_line(error)}).", hint=DAMAGED
-        ) from error
-    return tensor
+    first, end = entry["data_offsets"]  # checked by safe_open, like all of the header
+    span = Span(LENGTH_BYTES + n_header + first, end - first)
+    strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    read = partial(view, mapped, span, DTYPES[dtype], shape, strides)
+    return Stored(shape, DTYPES[dtype], read)
