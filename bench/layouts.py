@@ -283,7 +283,7 @@ def _sharded(model: Model, folder: Path) -> Path:
         port = free.getsockname()[1]
     from torch.multiprocessing.spawn import spawn
 
-    spawn(_save_shards, (port, model, folder), nprocs=2)
+    spawn(_save_shards, (port, model, folder), nprocs=2)  # type: ignore[no-untyped-call]
     return folder
 
 

@@ -20,7 +20,7 @@ from slogpt_hf.checkpoints.fields import (
 )
 from slogpt_hf.checkpoints.state_dict import ADAPTER
 from slogpt_hf.checkpoints.tensors import Stored
-from slogpt_hf.errors import CheckpointError
+from slogpt_hf.errors import CheckpointError, UsageError
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,12 @@ def recorded_alpha(fields: Fields, rank: int) -> float | None:
     given = fields.given.get("lora_alpha")
     values = [*found.items(), *((("--set lora_alpha", given),) if given is not None else ())]
     for where, value in values[1:]:
+        if given is not None and where.startswith("--set") and not same_value(value, values[0][1]):
+            raise UsageError(
+                f"--set lora_alpha={given}: but {fields.path} records {values[0][0]} = "
+                f"{shown(values[0][1])}.",
+                hint="Leave it out: what the trainer recorded counts.",
+            )
         if not same_value(value, values[0][1]):
             raise _unlike(fields, where, value, f"{values[0][0]} is {shown(values[0][1])}")
     if not values:

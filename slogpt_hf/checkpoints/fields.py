@@ -173,7 +173,8 @@ def places_in(value: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]
                 if not isinstance(key, str) or SKIPPED.search(key):
                     continue
                 if isinstance(entry, Mapping) and not _holds_tensors(entry):
-                    deeper.append((f"{place}.{key}" if place else key, entry))
+                    name = printable(key)
+                    deeper.append((f"{place}.{name}" if place else name, entry))
         level = deeper
 
 

@@ -155,7 +155,7 @@ def test_alpha_where_adapters_record_it(
     checkpoint = adapted({place: fields}, {})
     assert checkpoint.adapters[f"{Q}.weight"].factor == 4
     assert checkpoint.given == {}
-    with pytest.raises(CheckpointError, match="--set lora_alpha is 4"):
+    with pytest.raises(UsageError, match=r"--set lora_alpha=4: but .* records .*alpha = 8"):
         adapted({place: fields}, {}, lora_alpha=4)
 
 

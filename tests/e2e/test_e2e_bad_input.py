@@ -124,13 +124,13 @@ def running_code(content: dict[str, Any]) -> None:
 
 
 SPOILED: dict[str, tuple[Spoil, tuple[str, ...]]] = {
-    "wrong shape": (reshaped, (C_FC, "(16, 64), expected (64, 16)")),
+    "wrong shape": (reshaped, (C_FC, "(16, 64), expected")),
     "missing tensor": (missing, ("missing", C_FC)),
     "unknown tensor": (unknown, ("transformer.h.0.mlp.c_gate.weight",)),
     "NaN": (with_value(float("nan")), (C_FC, "NaN")),
     "infinity": (with_value(float("inf")), (C_FC, "infinity")),
     "minus infinity": (with_value(float("-inf")), (C_FC, "infinity")),
-    "missing field": (without_sizes, ("model_args.n_head",)),
+    "missing field": (without_sizes, ("does not record n_head",)),
     "code in the pickle": (running_code, ("system", "nothing of it was run")),
     "another dialect": (lambda content: content.pop("model"), ("of no known dialect",)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -109,6 +110,9 @@ def check_and_continue(folder: Path, cache: Path, acknowledged: int) -> int:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (fsck.returncode, fsck.stdout) == (0, "")
+    # A git that was killed too may take a moment to be gone; it holds the store's lock until then.
+    with (folder / ".slogpt-hf" / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
     with serve(folder) as hub:
         assert list((folder / ".slogpt-hf" / "incoming").iterdir()) == []
         api = HfApi(endpoint=hub.endpoint, token=False)
