@@ -81,22 +81,10 @@ class Model:
         """The architecture that the dialect makes of these sizes."""
         fields = Fields(Path(dialect.name), {"model_args": {}}, {})
         found = dialect.architecture(fields)
-        rotary, swiglu = found.positions == "rotary", found.mlp == "swiglu"
         sizes = dict(self.sizes)
-        if not swiglu:
+        if found.mlp != "swiglu":
             sizes |= {"n_hidden": 4 * sizes["n_embd"], "n_kv_head": sizes["n_head"]}
-        return Spec(
-            positions=found.positions,
-            norm=found.norm,
-            mlp=found.mlp,
-            linear_bias=found.linear_bias,
-            norm_bias=found.norm_bias,
-            norm_eps=found.norm_eps,
-            tied=dialect is slo.DIALECT,
-            rope_theta=found.rope_theta if rotary else None,
-            rotary_pairs=found.rotary_pairs,
-            **sizes,
-        )
+        return found.spec(tied=dialect is slo.DIALECT, **sizes)
 
     def shapes(self, dialect: Dialect) -> dict[str, Shape]:
         """Every tensor of the state dict, linear weights (out, in)."""

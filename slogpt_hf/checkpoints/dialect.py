@@ -8,7 +8,7 @@ from typing import Literal
 
 from slogpt_hf.checkpoints.fields import Fields
 from slogpt_hf.checkpoints.parts import Names
-from slogpt_hf.checkpoints.spec import MLP, Norm, Positions
+from slogpt_hf.checkpoints.spec import MLP, Norm, Positions, Spec
 
 Switches = tuple[str, ...]
 
@@ -36,6 +36,29 @@ class Architecture:
     rotary_pairs: Literal["interleaved", "halves"] | None = None
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
+
+    def spec(
+        self,
+        *,
+        tied: bool,
+        norm_eps: float | None = None,
+        rope_theta: float | None = None,
+        **sizes: int,
+    ) -> Spec:
+        """The architecture with its sizes; eps and theta are the family's unless given."""
+        rotary = self.positions == "rotary"
+        return Spec(
+            positions=self.positions,
+            norm=self.norm,
+            mlp=self.mlp,
+            linear_bias=self.linear_bias,
+            norm_bias=self.norm_bias,
+            norm_eps=norm_eps or self.norm_eps,
+            tied=tied,
+            rope_theta=(rope_theta or self.rope_theta) if rotary else None,
+            rotary_pairs=self.rotary_pairs if rotary else None,
+            **sizes,
+        )
 
 
 @dataclass(frozen=True)

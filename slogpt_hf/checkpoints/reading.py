@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from slogpt_hf.checkpoints.adapters import Adapter, LowRank, adapters_among
@@ -21,11 +21,11 @@ from slogpt_hf.checkpoints.fields import (
     ALIASES,
     SAVE_AGAIN,
     Fields,
-    head_counts,
     listed,
     shown,
 )
-from slogpt_hf.checkpoints.parts import Names, parts_for, stored_parts, tensor_shapes
+from slogpt_hf.checkpoints.parts import Names, parts_for, tensor_shapes
+from slogpt_hf.checkpoints.sizes import Layout, spec_from
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.checkpoints.state_dict import StateDict
 from slogpt_hf.checkpoints.tensors import Shape, Stored, Tensors
@@ -59,16 +59,6 @@ OTHER_FUNCTIONS: dict[str, tuple[Any, ...]] = {
 NORM_NAMES = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """A dialect's names as they apply to one state dict."""
-
-    dialect: Dialect
-    architecture: Architecture
-    names: Names
-    n_layer: int
-
-
 def read_model(
     dialect: Dialect, contents: Contents, state: StateDict, given: Mapping[str, Any]
 ) -> Checkpoint:
@@ -95,12 +85,12 @@ def read_model(
     _require_settable(dialect, architecture, given, adapters)
     _require_known_function(fields, architecture)
     names = dialect.names(architecture, fields)
-    layout = _Layout(dialect, architecture, names, _count_blocks(names, weights))
+    layout = Layout(dialect, architecture, names, _count_blocks(names, weights))
     _check_names(layout, fields, weights)
     _check_matrices(layout, fields)
     _check_adapted(layout, fields, adapters)
     factors = [each.factor for each in adapters.values() if isinstance(each, LowRank)]
-    spec = _spec(layout, fields, any(map(math.isnan, factors)))
+    spec = spec_from(layout, fields, any(map(math.isnan, factors)))
     _check_shapes(fields, tensor_shapes(names, spec))
     dtype = _dtype(contents, weights)
     for adapter in adapters.values():
@@ -116,7 +106,7 @@ def read_model(
         path=contents.path,
         container=contents.container,
         dialect=dialect.name,
-        spec=Spec(**asdict(spec) | {"tied": tied}),
+        spec=replace(spec, tied=tied),
         tensors=tensors,
         parts=parts,
         adapters=adapters,
@@ -173,17 +163,7 @@ def _count_blocks(names: Names, weights: Mapping[str, Stored]) -> int:
     return len({found[1] for name in weights if (found := block.match(name))})
 
 
-def _stored(layout: _Layout) -> dict[str, str]:
-    biases = layout.architecture
-    return stored_parts(
-        layout.names,
-        layout.n_layer,
-        linear_bias=biases.linear_bias,
-        norm_bias=biases.norm_bias,
-    )
-
-
-def _check_names(layout: _Layout, fields: Fields, weights: Mapping[str, Stored]) -> None:
+def _check_names(layout: Layout, fields: Fields, weights: Mapping[str, Stored]) -> None:
     recorded = fields.count("n_layer")
     if recorded is not None and recorded != layout.n_layer:
         where, _ = fields.recorded("n_layer") or ("n_layer", None)
@@ -191,7 +171,7 @@ def _check_names(layout: _Layout, fields: Fields, weights: Mapping[str, Stored])
             f"{fields.path}: {where} is {recorded}, but the file holds {layout.n_layer} blocks.",
             hint=SAVE_AGAIN,
         )
-    expected = dict.fromkeys(_stored(layout).values())
+    expected = dict.fromkeys(layout.stored.values())
     missing = [name for name in expected if name not in weights]
     unknown = [name for name in weights if name not in expected]
     problems = [f"missing: {listed(missing)}"] if missing else []
@@ -207,9 +187,9 @@ def _check_names(layout: _Layout, fields: Fields, weights: Mapping[str, Stored])
         )
 
 
-def _check_matrices(layout: _Layout, fields: Fields) -> None:
+def _check_matrices(layout: Layout, fields: Fields) -> None:
     """Raise where a tensor from which a size is taken has not as many dimensions as it should."""
-    for role, source in _stored(layout).items():
+    for role, source in layout.stored.items():
         outer = role.split(".")[0] in ("embed", "positions", "head")
         linear = ".attn." in role or ".mlp." in role
         wanted = 2 if (outer or linear) and role.endswith(".weight") else 1
@@ -221,116 +201,14 @@ def _check_matrices(layout: _Layout, fields: Fields) -> None:
             )
 
 
-def _check_adapted(layout: _Layout, fields: Fields, adapters: Mapping[str, Adapter]) -> None:
-    linear = {s for r, s in _stored(layout).items() if ".attn." in r or ".mlp." in r}
+def _check_adapted(layout: Layout, fields: Fields, adapters: Mapping[str, Adapter]) -> None:
+    linear = {s for r, s in layout.stored.items() if ".attn." in r or ".mlp." in r}
     for name in adapters:
         if name not in linear:
             raise CheckpointError(
                 f"{fields.path}: an adapter of {name}, which is no projection of attention or MLP.",
                 hint="Merge it with the program that trained it, or leave it out.",
             )
-
-
-def _spec(layout: _Layout, fields: Fields, lacks_alpha: bool) -> Spec:
-    stored, a = _stored(layout), layout.architecture
-
-    def shape(role: str) -> Shape | None:
-        source = stored.get(f"{role}.weight")
-        return fields.shapes[source] if source else None
-
-    def told(name: str, value: int, by: str) -> int:
-        recorded = fields.count(name)
-        if recorded is not None and recorded != value:
-            where, _ = fields.recorded(name) or (f"--set {name}", None)
-            source = stored[f"{by}.weight"]
-            raise CheckpointError(
-                f"{fields.path}: {where} is {recorded}, but {source} has shape "
-                f"{fields.shapes[source]}.",
-                hint=SAVE_AGAIN,
-            )
-        return value
-
-    embed = fields.shapes[stored["embed.weight"]]
-    n_embd = told("n_embd", embed[1], "embed")
-    vocab_size = told("vocab_size", embed[0], "embed")
-    up = shape("blocks.0.mlp.up")
-    n_hidden = told("n_hidden", up[0], "blocks.0.mlp.up") if up else 4 * n_embd
-    positions = shape("positions")
-    block_size = fields.count("block_size")
-    if positions:
-        block_size = told("block_size", positions[0], "positions")
-    k = shape("blocks.0.attn.k")
-    kv_rows = k[0] if k else n_embd  # no trainer stacks grouped heads
-    rotary = a.positions == "rotary"
-    n_head = fields.count("n_head")
-    missing = [*fields.missing, *(["n_head"] if n_head is None else [])]
-    missing += ["block_size"] if block_size is None else []
-    missing += ["lora_alpha"] if lacks_alpha else []
-    if n_head is None or block_size is None or missing:
-        raise _missing(fields, missing, n_embd, kv_rows, rotary)
-    if n_embd % n_head or kv_rows % (n_embd // n_head) or n_head % (kv_rows * n_head // n_embd):
-        raise CheckpointError(
-            f"{fields.path}: {_where(fields, 'n_head')} is {n_head}, which does not fit the width "
-            f"n_embd {n_embd} and {kv_rows} rows of k.",
-            hint=f"It can be {_choices(n_embd, kv_rows, rotary)}.",
-        )
-    head_dim = n_embd // n_head
-    if rotary and head_dim % 2:
-        raise CheckpointError(
-            f"{fields.path}: rotary positions need an even head size, but n_embd {n_embd} / "
-            f"n_head {n_head} is {head_dim}.",
-            hint=f"n_head can be {_choices(n_embd, kv_rows, rotary)}.",
-        )
-    n_kv_head = kv_rows // head_dim
-    recorded = fields.count("n_kv_head")
-    if recorded not in (None, n_kv_head):
-        raise CheckpointError(
-            f"{fields.path}: {_where(fields, 'n_kv_head')} is {recorded}, but k has {kv_rows} "
-            f"rows, which are {n_kv_head} heads of {head_dim}.",
-            hint=SAVE_AGAIN,
-        )
-    return Spec(
-        positions=a.positions,
-        norm=a.norm,
-        mlp=a.mlp,
-        linear_bias=a.linear_bias,
-        norm_bias=a.norm_bias,
-        n_layer=layout.n_layer,
-        n_head=n_head,
-        n_kv_head=n_kv_head,
-        n_embd=n_embd,
-        n_hidden=n_hidden,
-        vocab_size=vocab_size,
-        block_size=block_size,
-        norm_eps=fields.number("norm_eps") or a.norm_eps,
-        tied=False,
-        rope_theta=(fields.number("rope_theta") or a.rope_theta) if rotary else None,
-        rotary_pairs=a.rotary_pairs if rotary else None,
-    )
-
-
-def _where(fields: Fields, name: str) -> str:
-    recorded = fields.recorded(name)
-    return recorded[0] if recorded else f"--set {name}"
-
-
-def _missing(
-    fields: Fields, names: list[str], n_embd: int, kv_rows: int, rotary: bool
-) -> CheckpointError:
-    switches = ("use_rmsnorm",)
-    how = " ".join(f"--set {n}={'true|false' if n in switches else '...'}" for n in names)
-    choices = _choices(n_embd, kv_rows, rotary, fields.count("n_kv_head"))
-    heads = f" n_head divides the width {n_embd}: {choices}." if "n_head" in names else ""
-    return CheckpointError(
-        f"{fields.path}: does not record {' and '.join(names)}, which its tensors cannot tell.",
-        hint=f"Give {'it' if len(names) == 1 else 'them'}: {how}, or under 'set:' in "
-        f".slogpt-hf.yml.{heads}",
-    )
-
-
-def _choices(n_embd: int, kv_rows: int, rotary: bool, n_kv_head: int | None = None) -> str:
-    counts = [str(count) for count in head_counts(n_embd, kv_rows, rotary, n_kv_head)]
-    return f"one of {', '.join(counts)}" if counts else "no number: the shapes fit none"
 
 
 def _check_shapes(fields: Fields, expected: Mapping[str, Shape]) -> None:

@@ -16,6 +16,7 @@ from slogpt_hf.checkpoints.parts import Names
 from slogpt_hf.checkpoints.spec import Spec
 
 SWITCHES = ("use_rope", "use_swiglu", "use_rmsnorm", "bias")
+SIZES = ("n_layer", "n_head", "n_embd", "vocab_size", "block_size")
 LAYERNORM_EPS, RMSNORM_EPS = 1e-5, 1e-6
 POSITIONS, GATE = "transformer.wpe.weight", "transformer.h.0.mlp.w1.weight"
 NORM_BIAS, LINEAR_BIAS = "transformer.ln_f.bias", "transformer.h.0.attn.c_attn.bias"
@@ -89,22 +90,5 @@ DIALECT = Dialect(
 def spec_from_model_args(args: Mapping[str, Any]) -> Spec:
     """The architecture that a trainer's whole ``model_args`` describe; the head is tied."""
     found = architecture(Fields(Path("model_args"), {"model_args": args}, {}))
-    rotary = found.positions == "rotary"
-    return Spec(
-        positions=found.positions,
-        norm=found.norm,
-        mlp=found.mlp,
-        linear_bias=found.linear_bias,
-        norm_bias=found.norm_bias,
-        n_layer=args["n_layer"],
-        n_head=args["n_head"],
-        n_kv_head=args["n_head"],
-        n_embd=args["n_embd"],
-        n_hidden=4 * args["n_embd"],
-        vocab_size=args["vocab_size"],
-        block_size=args["block_size"],
-        norm_eps=found.norm_eps,
-        tied=True,
-        rope_theta=found.rope_theta if rotary else None,
-        rotary_pairs=found.rotary_pairs,
-    )
+    sizes = {name: args[name] for name in SIZES}
+    return found.spec(tied=True, n_kv_head=sizes["n_head"], n_hidden=4 * sizes["n_embd"], **sizes)
