@@ -21,6 +21,7 @@ KNOWN_TOKENIZERS = {
     32000: ("Llama's sentencepiece", "the folder that holds its tokenizer.model"),
 }
 
+FILE_SUFFIXES = (".model", ".bin", ".json")  # of a tokenizer's file, not of a repository
 # How and whence this machine loaded the tokenizer, which transformers saves with it.
 LOADING_KEYS = {
     "is_local",
@@ -107,6 +108,8 @@ def _load(source: str) -> PreTrainedTokenizerBase:
     local = path.exists()
     if not local:
         try:
+            if path.suffix in FILE_SUFFIXES:
+                raise HFValidationError(source)
             validate_repo_id(source)
         except HFValidationError as error:
             raise UsageError(

@@ -158,3 +158,9 @@ def test_gpt2_is_asked_for(size: int) -> None:
 def test_other_sizes_are_asked_for() -> None:
     assert "sentencepiece" in required_tokenizer(32000)
     assert "--dataset" in required_tokenizer(65) and "GPT-2" not in required_tokenizer(65)
+
+
+@pytest.mark.parametrize("name", ["none.model", "none.bin", "none/tokenizer.json"])
+def test_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(UsageError, match="no such tokenizer"):
+        tokenizer_files(name, vocab_size=10, model_max_length=None)

@@ -227,7 +227,8 @@ class _Connection(BaseHTTPRequestHandler):
         except OSError as error:
             if isinstance(error, (ConnectionError, TimeoutError)):
                 raise
-            _logger.exception("%s %s failed", self.command, target.path)
+            # The answer says it; where in the server it was met helps nobody with a full disk.
+            _logger.debug("%s %s failed", self.command, target.path, exc_info=True)
             return refusal_response(
                 RefusalError(500, f"The hub's folder failed: {error.strerror}.")
             )
