@@ -18,6 +18,9 @@ SETTINGS_FILE = ".slogpt-hf.yml"
 ENVIRONMENT_PREFIX = "SLOGPT_"
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII)
 DTYPES = ("float32", "float16", "bfloat16", "float64")
+PROMOTIONS = ("latest", "best", "never")
+TRANSFERS = ("auto", "xet", "lfs")
+CHOICES = {"dtype": DTYPES, "promote": PROMOTIONS, "transfer": TRANSFERS}
 REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 characters at most
     r"(?=.{1,96}$)(?!.*(?:--|\.\.|\.git(?:/|$)))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII
 )
@@ -71,8 +74,26 @@ class Settings:
     tag: str = _setting(
         "v{version}", "Tag of the release; knows {version}, {step}, {branch} and {date}."
     )
-    revision: str = _setting("main", "Hub branch that the release is committed to.")
+    revision: str = _setting(
+        "main", "Hub branch that the release is committed to; knows what the tag knows."
+    )
+    promote: str = _setting(
+        "latest",
+        "Which releases move the branch: latest (each), best (the lowest validation loss so far) "
+        "or never; the others go to the branch REVISION-candidates.",
+    )
+    message: str | None = _setting(
+        None, "Message of the commit and the tag; knows what the tag knows."
+    )
     private: bool = _setting(False, "Create the Hub repository as private.")
+    create: bool = _setting(True, "Create the Hub repository where it is missing.")
+    transfer: str = _setting(
+        "auto", "How large files travel: xet, lfs, or auto (xet where both sides have it)."
+    )
+    sign: bool = _setting(
+        False, "Sign the release (OpenSSF model signing), with the CI's identity or signing_key."
+    )
+    signing_key: str | None = _setting(None, "Private key to sign with, an EC key in a PEM file.")
     license: str = _setting("unknown", "License of the model, as the Hub spells it, e.g. mit.")
     language: str | None = _setting(
         None, "Language codes for the card, comma-separated, e.g. en.", comma_separated=True
@@ -80,7 +101,12 @@ class Settings:
     card_template: str | None = _setting(None, "Jinja file to render the model card from.")
     output: str | None = _setting(None, "Keep the artefact in this folder.")
     report: str = _setting("parity.json", "Where the parity report goes when the proof fails.")
-    token_file: str | None = _setting(None, "File that holds the Hub token; default: HF_TOKEN.")
+    token_file: str | None = _setting(
+        None, "File that holds the Hub token, or - for standard input; default: HF_TOKEN."
+    )
+    oidc: bool = _setting(
+        False, "Exchange the CI's OIDC identity for a token of one hour (trusted publishing)."
+    )
 
     def __post_init__(self) -> None:
         if self.repo_id is not None and not REPO_ID.fullmatch(self.repo_id):
@@ -93,8 +119,9 @@ class Settings:
                 f"repo-id {self.repo_id!r} begins with a type of repository, not a NAMESPACE.",
                 hint="Models alone are released: leave the type out, e.g. --repo-id me/my-model.",
             )
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise UsageError(f"dtype {self.dtype[:40]!r} is not one of {', '.join(DTYPES)}.")
+        for name, known in CHOICES.items():
+            if (value := getattr(self, name)) is not None and value not in known:
+                raise UsageError(f"{name} {value[:40]!r} is not one of {', '.join(known)}.")
         size_in_bytes(self.max_shard_size)
         self.given  # noqa: B018  raises where a value cannot be meant
 

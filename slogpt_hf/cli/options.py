@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import click
 
 from slogpt_hf.progress import Progress
-from slogpt_hf.settings import DTYPES, NAMES, Settings, load_settings
+from slogpt_hf.settings import CHOICES, NAMES, Settings, load_settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-TYPES: dict[str, Any] = {"dtype": click.Choice(DTYPES)}
+TYPES = {name: click.Choice(known) for name, known in CHOICES.items()}
 METAVARS = {
     "repo_id": "NS/NAME",
     "hub": "DIR",
@@ -32,12 +32,16 @@ METAVARS = {
     "output": "DIR",
     "report": "FILE",
     "token_file": "FILE",
+    "message": "TEMPLATE",
+    "signing_key": "FILE",
 }
 VOCABULARY = ("dataset", "tokenizer", "unknown", "allow_spare_ids")
 FIELDS = ("set", "base")
 CONVERSION = ("unquantised", "dtype", "max_shard_size", "report")
 CARD = ("license", "language", "card_template")
-HUB = ("repo_id", "hub", "tag", "revision", "private", "token_file")
+HUB = ("repo_id", "hub", "token_file", "oidc")
+RELEASE = ("tag", "revision", "promote", "message", "private", "create", "transfer")
+SIGNING = ("sign", "signing_key")
 
 
 def settings_options(*names: str) -> Callable[[Function], Function]:
@@ -48,8 +52,9 @@ def settings_options(*names: str) -> Callable[[Function], Function]:
             field = NAMES[name]
             flag, several = isinstance(field.default, bool), isinstance(field.default, tuple)
             default = f"  [default: {field.default}]" if not flag and field.default else ""
+            written = name.replace("_", "-")
             option = click.option(
-                f"--{name.replace('_', '-')}",
+                f"--{written}/--no-{written}" if field.default is True else f"--{written}",
                 name,
                 default=None,
                 is_flag=flag,

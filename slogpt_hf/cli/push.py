@@ -10,6 +10,8 @@ import click
 
 from slogpt_hf.cli.options import (
     HUB,
+    RELEASE,
+    SIGNING,
     json_option,
     merged,
     print_json,
@@ -22,7 +24,7 @@ from slogpt_hf.cli.release import print_release
 
 @click.command("push", epilog="Example: slogpt-hf push my-model --repo-id me/my-model --hub ./hub")
 @click.argument("artefact")
-@settings_options(*HUB, "card_template")
+@settings_options(*HUB, *RELEASE, *SIGNING, "card_template")
 @json_option
 @quiet_option
 def command(artefact: str, as_json: bool, quiet: bool, **flags: Any) -> None:

@@ -15,6 +15,8 @@ from slogpt_hf.cli.options import (
     CONVERSION,
     FIELDS,
     HUB,
+    RELEASE,
+    SIGNING,
     VOCABULARY,
     json_option,
     merged,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     "--hub ./hub",
 )
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
-@settings_options(*HUB, *FIELDS, *VOCABULARY, *CONVERSION, *CARD, "output")
+@settings_options(*HUB, *RELEASE, *SIGNING, *FIELDS, *VOCABULARY, *CONVERSION, *CARD, "output")
 @json_option
 @quiet_option
 def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> None:
