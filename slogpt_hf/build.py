@@ -13,9 +13,10 @@ from slogpt_hf.card.record import (
     CARD_FILE,
     RECORD_FILE,
     REPORT_FILE,
+    UNHASHED,
     Record,
+    artefact_files,
     dump_json,
-    hash_files,
     identity,
     read_record,
 )
@@ -190,8 +191,15 @@ def render_artefact_card(folder: Path, settings: Settings, *, write: bool = Fals
     return text
 
 
-def require_unchanged(folder: Path, record: Mapping[str, Any]) -> None:
+def require_unchanged(
+    folder: Path, record: Mapping[str, Any], most_bytes: int | None = None
+) -> None:
     """Raise unless every file of an artefact is the one that was proven.
+
+    Args:
+        folder: the artefact.
+        record: its record.
+        most_bytes: larger files need only be there; None to look into every file.
 
     Raises:
         ParityError: the artefact was never proven, or a file changed since.
@@ -201,8 +209,17 @@ def require_unchanged(folder: Path, record: Mapping[str, Any]) -> None:
             f"{folder}: was never proven equal to its original.",
             hint="Make an artefact with: slogpt-hf convert-model DATASET MODEL OUTPUT",
         )
-    found, proven = hash_files(folder), record["files"]
-    changed = sorted(n for n in found.keys() | proven.keys() if found.get(n) != proven.get(n))
+    found, proven = artefact_files(folder), record["files"]
+    changed = sorted(
+        name
+        for name in (found.keys() | proven.keys()).difference(UNHASHED)
+        if name not in found
+        or name not in proven
+        or (
+            (most_bytes is None or found[name].stat().st_size <= most_bytes)
+            and sha256_of(found[name]) != proven[name]
+        )
+    )
     if changed:
         raise ParityError(
             f"{folder}: {', '.join(changed)} changed since the artefact was proven.",

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from slogpt_hf.hub.credentials import LOGIN, NO_IDENTITY, NONE, source_of
 from slogpt_hf.progress import human_bytes
+from slogpt_hf.settings import load_settings
 
 CORE = "slogpt-hf"
 PYTHON = (3, 11)
@@ -85,13 +87,16 @@ def _git() -> Finding:
 
 
 def _token() -> Finding:
+    """Which credentials a release from this folder would use; no value is looked at."""
+    source = source_of(load_settings({}))
+    if source == NO_IDENTITY:
+        advice = "Give the job 'permissions: id-token: write', or set HF_OIDC_ID_TOKEN."
+        return Finding("Hub token", source, False, False, advice)
+    if source:
+        return Finding("Hub token", f"from {source}", True, False)
     advice = "Set HF_TOKEN to release to the real Hub; the embedded hub needs none."
-    if os.environ.get("HF_TOKEN"):
-        return Finding("Hub token", "in HF_TOKEN", True, False)
-    if os.environ.get("HF_OIDC_RESOURCE"):
-        return Finding("Hub token", "by OIDC", True, False)
     stored = Path(os.environ.get("HF_TOKEN_PATH", _hf_home() / "token")).is_file()
-    return Finding("Hub token", "stored login" if stored else "none", stored, False, advice)
+    return Finding("Hub token", f"from {LOGIN}" if stored else NONE, stored, False, advice)
 
 
 def _home() -> Finding:

@@ -13,8 +13,12 @@ import pytest
 
 from slogpt_hf import doctor
 from slogpt_hf.doctor import Finding, examine
+from slogpt_hf.hub.credentials import RESOURCE_VARIABLE, TOKEN_VARIABLES
+from slogpt_hf.hub.oidc import ID_TOKEN_VARIABLE, MINT_URL_VARIABLE
 
 REQUIRES = ["torch>=2.6", "click>=8.1", 'hypothesis>=6; extra == "dev"', 'old; python_version<"3"']
+
+OIDC_VARIABLES = (RESOURCE_VARIABLE, ID_TOKEN_VARIABLE, MINT_URL_VARIABLE)
 
 
 class Usage(NamedTuple):
@@ -24,7 +28,7 @@ class Usage(NamedTuple):
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Finding]]:
     """Findings by name on a machine with the given package versions and nothing of the user's."""
-    for name in ("HF_TOKEN", "HF_OIDC_RESOURCE", "HF_TOKEN_PATH"):
+    for name in (*TOKEN_VARIABLES, *OIDC_VARIABLES, "HF_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
 
@@ -107,10 +111,16 @@ def test_token(found: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (none.found, none.ok, none.required) == ("none", False, False)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "token").write_text("hf_stored")
-    assert found()["Hub token"].found == "stored login"
+    assert found()["Hub token"].found == "from the login of huggingface_hub"
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
-    assert found()["Hub token"].found == "in HF_TOKEN"
+    assert found()["Hub token"].found == "from HF_TOKEN"
     assert "canary" not in repr(found())
+    monkeypatch.setenv("SLOGPT_OIDC", "true")
+    finding = found()["Hub token"]
+    assert (finding.found, finding.ok) == ("OIDC (no identity)", False)
+    assert "id-token: write" in finding.advice
+    monkeypatch.setenv("HF_OIDC_ID_TOKEN", "canary")
+    assert found()["Hub token"].found == "from HF_OIDC_ID_TOKEN"
 
 
 def test_home_that_cannot_be_written(

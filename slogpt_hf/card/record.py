@@ -6,8 +6,9 @@ A record is plain JSON. ``docs/release-json.md`` lists its fields.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,16 +17,9 @@ from slogpt_hf.files import sha256_of
 
 RECORD_FILE, REPORT_FILE, CARD_FILE = "release.json", "parity.json", "README.md"
 SCHEMA = 1
-LEDGER_FIELDS = (
-    "version",
-    "tag",
-    "identity",
-    "date",
-    "checkpoint",
-    "source",
-    "model",
-    "parity",
-)
+LEDGER_FIELDS = ("version", "tag", "identity", "date", "source", "model", "parity")
+# Of the checkpoint a ledger keeps what tells one from another; the rest is in its own release.
+LEDGER_CHECKPOINT = ("file", "sha256", "dialect", "dtype", "step", "val_loss")
 UNHASHED = (RECORD_FILE, CARD_FILE)  # written last, from the record itself
 Record = dict[str, Any]
 
@@ -46,7 +40,7 @@ def is_record(content: Any) -> bool:
     return (
         isinstance(content, dict)
         and content.get("schema") == SCHEMA
-        and isinstance(content.get("identity"), str)
+        and all(isinstance(content.get(name), str) for name in ("identity", "date"))
         and all(isinstance(content.get(name), dict) for name in sections)
         and isinstance(content["model"].get("spec"), dict)
         and all(isinstance(digest, str) for digest in content["files"].values())
@@ -59,16 +53,36 @@ def is_record(content: Any) -> bool:
     )
 
 
-def ledger(record: Mapping[str, Any] | None) -> list[Record]:
-    """Every release that a record knows of: its own first, then the older ones."""
+def ledger(record: Mapping[str, Any] | None, commit: str | None = None) -> list[Record]:
+    """Every release that a record knows of: its own first, then the older ones.
+
+    Args:
+        record: content of a ``release.json``.
+        commit: of the release that it is about; None if it is not known.
+    """
     if record is None:
         return []
-    return [{name: record[name] for name in LEDGER_FIELDS}, *record["previous"]]
+    known = record["checkpoint"]
+    own = {name: record.get(name) for name in LEDGER_FIELDS} | {
+        "checkpoint": {name: known.get(name) for name in LEDGER_CHECKPOINT},
+        "commit": commit,
+    }
+    return [own, *record["previous"]]
 
 
-def find_release(record: Mapping[str, Any] | None, wanted: str) -> Record | None:
+def merged_ledgers(*ledgers: Iterable[Record]) -> tuple[Record, ...]:
+    """The releases of several ledgers, each once; those of the first come first."""
+    found: dict[tuple[str, str], Record] = {}
+    for entry in itertools.chain(*ledgers):
+        known = found.setdefault((entry["version"], entry["identity"]), entry)
+        if known.get("commit") is None and entry.get("commit"):
+            found[entry["version"], entry["identity"]] = known | {"commit": entry["commit"]}
+    return tuple(found.values())
+
+
+def find_release(entries: Iterable[Record], wanted: str) -> Record | None:
     """The release with the identity ``wanted``; None if it was not released yet."""
-    return next((entry for entry in ledger(record) if entry["identity"] == wanted), None)
+    return next((entry for entry in entries if entry["identity"] == wanted), None)
 
 
 def artefact_files(folder: Path) -> dict[str, Path]:

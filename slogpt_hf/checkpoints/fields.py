@@ -194,7 +194,7 @@ def same_value(a: Any, b: Any) -> bool:
 def scalar(value: Any) -> float | None:
     """A plain or 0-d tensor number; None for anything else, NaN and infinities included."""
     if isinstance(value, Stored) and math.prod(value.shape) == 1:
-        value = value.read().item()
+        value = value.item()
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_COUNT:
         value = float(value)
     return value if isinstance(value, float) and math.isfinite(value) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any, TextIO, cast
 import click
 
 from slogpt_hf.errors import SloGPTError
+from slogpt_hf.redaction import register_environment, without_known_secrets, without_secrets
 from slogpt_hf.version import __version__
 
 INTERRUPTED = 130
@@ -24,6 +26,7 @@ COMMANDS = {
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
     "verify": ("verify", "Run the parity gate on a checkpoint and an artefact."),
     "push": ("push", "Publish a proven artefact."),
+    "verify-release": ("verify_release", "Check a published release: files, proof, signature."),
     "card": ("card", "Render the model card of an artefact."),
     "inspect": ("inspect", "Show what a checkpoint is."),
     "demo": ("demo", "Train a small model and release it to an embedded hub."),
@@ -69,12 +72,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that the outcome has."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     sys.stdout = cast(TextIO, _Heedless(sys.stdout))
-    sys.stderr = cast(TextIO, _Heedless(sys.stderr))
+    sys.stderr = cast(TextIO, _Discreet(sys.stderr))
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit code; errors go to standard error."""
+    register_environment(os.environ)
     debug = "--debug" in arguments
     # Accepted anywhere, since it is added to a command line that has just failed.
     arguments = ["--debug"] * debug + [a for a in arguments if a != "--debug"]
@@ -86,18 +90,20 @@ def run(arguments: list[str]) -> int:
         click.echo("Interrupted; nothing half-written was left.", err=True)
         return INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        click.echo(without_secrets(shown.getvalue()), nl=False, err=True)
         return error.exit_code
     except SloGPTError as error:
         if debug:
             _show_traceback(error)
-        click.echo(f"error: {printable(str(error))}", err=True)
+        click.echo(f"error: {_shown(error)}", err=True)
         return error.exit_code
     except Exception as error:
         if debug:
             _show_traceback(error)
         click.echo(
-            f"error: {type(error).__name__}: {printable(str(error))} "
+            f"error: {type(error).__name__}: {_shown(error)} "
             "(a bug of slogpt-hf; run again with --debug and report the traceback)",
             err=True,
         )
@@ -105,8 +111,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _show_traceback(error: Exception) -> None:
-    for line in "".join(traceback.format_exception(error)).splitlines():
+    for line in without_secrets("".join(traceback.format_exception(error))).splitlines():
         click.echo(printable(line), err=True)
+
+
+def _shown(error: Exception) -> str:
+    return printable(without_secrets(str(error)))
 
 
 @contextmanager
@@ -150,6 +160,14 @@ class _Heedless:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+class _Discreet(_Heedless):
+    """A stream for messages, whoever writes them: known secrets do not pass."""
+
+    def write(self, text: str) -> int:
+        super().write(without_known_secrets(text))
+        return len(text)
 
 
 def printable(text: str) -> str:

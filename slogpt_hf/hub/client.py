@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from slogpt_hf.errors import HubError, SloGPTError, UsageError
+from slogpt_hf.errors import HubError, SloGPTError
+from slogpt_hf.hub.attempts import (
+    TRANSPORT_MODULES,
+    answer_of,
+    asked_wait,
+    causes,
+    persevere,
+    status_of,
+)
+from slogpt_hf.hub.credentials import EMBEDDED, Credentials, authorise, find_credentials
+from slogpt_hf.hub.session import session
+from slogpt_hf.redaction import without_secrets
+from slogpt_hf.settings import Settings
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-TIMEOUT_SECONDS = 60.0
+Result = TypeVar("Result")
+
 STATUS_HINTS = {
     400: "Correct what the Hub's message names.",
     401: "Set HF_TOKEN (or --token-file) to a token with write access to the repository.",
+    402: "The namespace's storage quota is reached: free some, or extend its plan.",
     403: "The token lacks write access to this repository, or the namespace is not yours.",
     404: "Check the repository's name and that the token may see it.",
     409: "Something of this name is there already; look at the repository.",
     413: "The Hub's limit for a file or the quota is reached.",
     429: "The Hub limits the rate; try again in a few minutes.",
+    507: "The hub's disk is full.",
+}
+# Error code or part of the message, to what to do: they tell more than the status.
+REASON_HINTS = {
+    "GatedRepo": "The repository is gated: ask its owner for access with this token's account.",
+    "resource is disabled": "The Hub has disabled this repository; its page says why.",
+    "storage limit": "The namespace's storage quota is reached: free some, or extend its plan.",
+    "quota": "The namespace's storage quota is reached: free some, or extend its plan.",
+    "Invalid credentials": "The token is wrong, revoked or expired: make a new one with write "
+    "access to the repository and set it as HF_TOKEN or --token-file.",
 }
 ANY_HINT = "Check the network and the Hub's status; run again."
+LONGEST_DETAIL = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -35,78 +60,111 @@ class Hub:
         api: the client, with endpoint and token.
         endpoint: base URL.
         folder: folder of an embedded hub; None for the real one.
+        credentials: where the token comes from; None if the client looked for it.
+        renamed: old repository id to new one, as far as the hub redirected so far.
+        tell: told of waits and of what else a user may wonder about.
     """
 
     api: HfApi
     endpoint: str
     folder: Path | None = None
+    credentials: Credentials | None = None
+    renamed: dict[str, str] = field(default_factory=dict)
+    tell: Callable[[str], None] = lambda text: None
+
+    def renew_token(self) -> None:
+        """Give the client the token that is to be used now."""
+        if self.credentials is not None:
+            self.api.token = self.credentials.token()
 
 
 @contextmanager
-def open_hub(folder: Path | None = None, token: str | None = None) -> Iterator[Hub]:
+def open_hub(
+    folder: Path | None = None,
+    credentials: Credentials | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Iterator[Hub]:
     """The embedded hub over ``folder`` for the time of the block, or else the real one.
+
+    Args:
+        folder: of the embedded hub; made if missing.
+        credentials: for the hub; None to let the client look (HF_TOKEN, login).
+        tell: told of waits and renames.
 
     Raises:
         UsageError: the folder cannot serve as a hub.
+        HubError: the hub refused to exchange an OIDC identity for a token.
     """
     if folder is None:
-        with _timeouts():
-            yield _connect(os.environ.get("HF_ENDPOINT"), token)
+        with _connected(endpoint_of_environment(), credentials, None, tell) as hub:
+            yield hub
         return
     from slogpt_hf.hub.embedded import serve
 
-    with serve(folder) as running, _timeouts(), _without_xet():
-        yield _connect(running.endpoint, token or "embedded", folder)
+    own = credentials or Credentials(EMBEDDED, False, lambda: "embedded")
+    with serve(folder) as running, _connected(running.endpoint, own, folder, tell) as hub:
+        yield hub
 
 
 @contextmanager
-def _timeouts() -> Iterator[None]:
-    """A time-out for every request; the client has none of its own."""
-    from huggingface_hub import get_session
+def hub_of(
+    settings: Settings, repo_id: str, tell: Callable[[str], None] = lambda text: None
+) -> Iterator[Hub]:
+    """The hub that the settings name, with their credentials, for the time of the block.
 
-    session = get_session()
-    before, session.timeout = session.timeout, TIMEOUT_SECONDS
-    try:
-        yield
-    finally:
-        session.timeout = before
-
-
-def _connect(endpoint: str | None, token: str | None, folder: Path | None = None) -> Hub:
-    from huggingface_hub import HfApi, constants
-
-    api = HfApi(endpoint=endpoint, token=token, library_name="slogpt-hf")
-    return Hub(api, endpoint or constants.ENDPOINT, folder)
-
-
-@contextmanager
-def _without_xet() -> Iterator[None]:
-    """Upload by LFS: the embedded hub has no Xet storage, and the client does not fall back."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_DISABLE_XET
-    constants.HF_HUB_DISABLE_XET = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_DISABLE_XET = before
-
-
-def read_token(token_file: str | None) -> str | None:
-    """The Hub token from a file, or None to let the client look (HF_TOKEN, OIDC, login).
+    Args:
+        settings: ``hub``, ``token_file`` and ``oidc`` count.
+        repo_id: NAMESPACE/NAME; an OIDC token is for it alone.
+        tell: told of waits and renames.
 
     Raises:
-        UsageError: the file cannot be read or is empty.
+        UsageError: the folder cannot serve as a hub, or what should be a token is none.
+        HubError: the hub refused to exchange an OIDC identity for a token.
     """
-    if token_file is None:
-        return None
-    try:
-        token = Path(token_file).read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{token_file}: the token cannot be read.") from error
-    if not token:
-        raise UsageError(f"{token_file}: holds no token.")
-    return token
+    folder = Path(settings.hub) if settings.hub else None
+    credentials = find_credentials(settings, repo_id, endpoint_of_environment(), tell)
+    with open_hub(folder, credentials, tell) as hub:
+        yield hub
+
+
+def endpoint_of_environment() -> str:
+    """Base URL of the hub that the environment names, or else of the real one."""
+    from huggingface_hub import constants
+
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+@contextmanager
+def _connected(
+    endpoint: str,
+    credentials: Credentials | None,
+    folder: Path | None,
+    tell: Callable[[str], None],
+) -> Iterator[Hub]:
+    from huggingface_hub import HfApi
+
+    renamed: dict[str, str] = {}
+    token = credentials.token() if credentials else None
+    api = HfApi(endpoint=endpoint, token=token, library_name="slogpt-hf")
+    hook = authorise(credentials, endpoint) if credentials else None
+    with session(endpoint, hook, renamed):
+        yield Hub(api, endpoint, folder, credentials, renamed, tell)
+
+
+def request(hub: Hub, what: str, repo_id: str, call: Callable[[], Result]) -> Result:
+    """The result of a request that may be sent twice, sent again where the failure may pass.
+
+    Args:
+        hub: where to.
+        what: what it does, as a message says it: ``reading the repository``.
+        repo_id: what it is about.
+        call: the request.
+
+    Raises:
+        HubError: the hub refused, or could not be reached in several attempts.
+    """
+    with readable_errors(what, repo_id):
+        return persevere(call, hub.tell)
 
 
 @contextmanager
@@ -117,34 +175,35 @@ def readable_errors(what: str, repo_id: str) -> Iterator[None]:
     except SloGPTError:
         raise
     except Exception as error:
-        answered = _answered(error)
-        status = getattr(getattr(answered, "response", None), "status_code", None)
-        lines = [line.strip() for line in str(answered).splitlines() if line.strip()]
-        detail = lines[-1] if lines else type(answered).__name__
-        if status is None and not _is_transport(error):
+        if status_of(error) is None and not _is_transport(error):
             raise
-        where = f"status {status}: {detail}" if status else detail
-        raise HubError(
-            f"{repo_id}: {what} failed ({where[:300]}).",
-            hint=STATUS_HINTS.get(status or 0, ANY_HINT),
-        ) from error
+        raise hub_error(what, repo_id, error) from error
 
 
-def _answered(error: BaseException) -> BaseException:
-    """The error that carries the hub's answer, where the client wrapped it into another one."""
-    inner: BaseException | None = error
-    while inner is not None and getattr(inner, "response", None) is None:
-        inner = inner.__cause__
-    return inner or error
+def hub_error(what: str, repo_id: str, error: BaseException) -> HubError:
+    """What the client raised, as one message."""
+    answered, status = answer_of(error), status_of(error)
+    lines = [line.strip() for line in str(answered).splitlines() if line.strip()]
+    detail = without_secrets(lines[-1] if lines else type(answered).__name__)[:LONGEST_DETAIL]
+    if status is None and type(answered).__name__ in ("JSONDecodeError", "KeyError"):
+        detail = "what answered is no Hub"
+    headers = getattr(getattr(answered, "response", None), "headers", {})
+    said = f"{headers.get('x-error-code', '')} {answered}"
+    hint = next((h for words, h in REASON_HINTS.items() if words in said), None)
+    wait = asked_wait(error)
+    if wait and hint is None:
+        hint = f"The Hub asks to wait {wait:.0f} s; run again after that."
+    return HubError(
+        f"{repo_id}: {what} failed ({f'status {status}: ' if status else ''}{detail}).",
+        hint=hint or STATUS_HINTS.get(status or 0, ANY_HINT),
+    )
 
 
-def _is_transport(error: BaseException | None) -> bool:
+def _is_transport(error: BaseException) -> bool:
     """Whether the client could not speak with the hub at all."""
-    while error is not None:
-        module = type(error).__module__.split(".")[0]
-        if isinstance(error, OSError) or module in {"httpx", "httpx2", "httpcore", "httpcore2"}:
-            return True
-        if module == "huggingface_hub":
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        isinstance(cause, OSError)
+        or type(cause).__module__.split(".")[0] in {*TRANSPORT_MODULES, "huggingface_hub"}
+        or type(cause).__name__ == "JSONDecodeError"
+        for cause in causes(error)
+    )

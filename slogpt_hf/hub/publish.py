@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from slogpt_hf.card.record import RECORD_FILE, Record, is_record
-from slogpt_hf.errors import HubError, TagConflictError, UsageError
+from slogpt_hf.errors import ParityError, TagConflictError, UsageError
 from slogpt_hf.files import sha256_of
-from slogpt_hf.hub.client import Hub, readable_errors
-from slogpt_hf.hub.versions import newest_tag
+from slogpt_hf.hub.attempts import causes, status_of
+from slogpt_hf.hub.client import Hub, readable_errors, request
+from slogpt_hf.hub.rounds import BranchMovedError, commit_on
+from slogpt_hf.hub.session import transfer
+from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, read_state
+from slogpt_hf.hub.tree import HubFile, files_at, git_blob_id
+from slogpt_hf.signing import SIGNATURE_FILE
 
-DEFAULT_BRANCH = "main"
-PRECONDITION_FAILED = 412
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
+
+CONFLICT, UNAUTHORISED = 409, 401
+NO_XET = frozenset({404, 405, 501})
+# The Hub keeps larger files by LFS whatever they hold.
+MOST_GIT_BYTES = 10 * 1024 * 1024
 # What from_pretrained may read from the top of a repository besides, or instead of, our files.
 LOADED_BY_TRANSFORMERS = (
     "*.safetensors",
@@ -35,184 +46,112 @@ LOADED_BY_TRANSFORMERS = (
 )
 
 
-class BranchMovedError(HubError):
-    """Somebody committed to the branch after it was read: read it again."""
-
-
 @dataclass(frozen=True)
-class RepoState:
-    """What the hub holds before a release.
+class Publication:
+    """A finished artefact and where it goes.
 
     Attributes:
-        head: commit id of the branch, or of main where the branch is missing and will start there;
-            None if the repository is missing.
-        record: the head's ``release.json``; None without one of ours.
-        last: ``release.json`` of the newest release: the head's, or else that of the tag with
-            the highest version.
-        tags: tag name to commit id.
-        branches: names of the branches.
+        files: path in the repository to file.
+        digests: path in the repository to SHA-256 of what was proven, for every file.
+        tag: of the release.
+        branch: that takes the commit; made if missing.
+        message: of the commit and the tag.
+        private: whether a new repository is private; an existing public one is then refused.
+        transfer: ``xet``, ``lfs`` or ``auto``.
     """
 
-    head: str | None
-    record: Record | None
-    last: Record | None
-    tags: Mapping[str, str]
-    branches: tuple[str, ...]
+    files: Mapping[str, Path]
+    digests: Mapping[str, str]
+    tag: str
+    branch: str
+    message: str
+    private: bool = False
+    transfer: str = "auto"
 
 
-def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
-    """Look at the repository and the branch that a release would go to.
+def publish_artefact(hub: Hub, publication: Publication, state: RepoState) -> str:
+    """Upload a finished artefact as one commit, tag that commit, check what the hub holds.
 
-    Raises:
-        HubError: the hub refused or could not be reached.
-    """
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    with readable_errors("reading the repository", repo_id):
-        try:
-            refs = hub.api.list_repo_refs(repo_id)
-        except RepositoryNotFoundError:
-            return RepoState(None, None, None, {}, ())
-        heads = {branch.name: branch.target_commit for branch in refs.branches}
-        head = heads.get(revision, heads.get(DEFAULT_BRANCH))
-        tags = {tag.name: tag.target_commit for tag in refs.tags}
-        record = last = record_at(hub, repo_id, head) if head else None
-        if record is None and (newest := newest_tag(tags)):
-            last = record_at(hub, repo_id, tags[newest])
-        return RepoState(head, record, last, tags, tuple(heads))
-
-
-def record_at(hub: Hub, repo_id: str, commit: str) -> Record | None:
-    """The ``release.json`` of a commit; None if it has none that slogpt-hf wrote."""
-    from huggingface_hub.errors import EntryNotFoundError
-
-    with (
-        readable_errors(f"reading {RECORD_FILE}", repo_id),
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        try:
-            path = hub.api.hf_hub_download(repo_id, RECORD_FILE, revision=commit, local_dir=folder)
-            record = json.loads(Path(path).read_text("utf-8"))
-        except (EntryNotFoundError, ValueError, RecursionError):
-            return None
-    return record if is_record(record) else None
-
-
-def holds_release(hub: Hub, repo_id: str, commit: str, record: Record) -> bool:
-    """Whether every file of a commit is the one that ``record`` proves."""
-    found = _files_at(hub, repo_id, commit)
-    if not record["files"].keys() <= found.keys():
-        return False
-    with readable_errors("reading the files", repo_id), tempfile.TemporaryDirectory() as folder:
-        for name, proven in record["files"].items():
-            digest = found[name]
-            if digest is None:
-                path = hub.api.hf_hub_download(repo_id, name, revision=commit, local_dir=folder)
-                digest = sha256_of(Path(path))
-            if digest != proven:
-                return False
-    return True
-
-
-def publish_artefact(
-    hub: Hub,
-    repo_id: str,
-    files: Mapping[str, Path],
-    *,
-    tag: str,
-    revision: str,
-    state: RepoState,
-    message: str,
-    private: bool = False,
-) -> str:
-    """Upload a finished artefact as one commit and tag that commit.
-
-    Files that the last release wrote and this one does not are deleted in the same commit; files
-    that were never ours stay, unless ``from_pretrained`` would load them.
+    Files that the branch's last release wrote and this one does not are deleted in the same
+    commit; files that were never ours stay, unless ``from_pretrained`` would load them. Files that
+    are there already are not sent.
 
     Args:
         hub: where to.
-        repo_id: NAMESPACE/NAME, created if missing.
-        files: path in the repository to file: the finished artefact.
-        tag: of the release.
-        revision: branch that takes the commit, created from main if missing.
+        publication: what.
         state: the repository as it was when the release was planned.
-        message: of the commit and the tag.
-        private: whether a new repository is private; an existing public one is then refused.
 
     Returns:
         The commit's id.
 
     Raises:
         BranchMovedError: the branch is not where ``state`` saw it; nothing was committed.
+        UnansweredError: the commit was sent and not answered.
         TagConflictError: the tag names another commit.
-        UsageError: the repository holds files that would be loaded beside the artefact, or is
-            public and should be private.
+        UsageError: the repository holds files that would be loaded beside the artefact, keeps
+            files out by .gitignore, or is public and should be private.
+        ParityError: a file changed since it was proven, or the hub holds another content.
         HubError: the hub refused or could not be reached.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import CommitOperationDelete
 
-    require_free_tag(repo_id, tag, revision, state)
-    api, head = hub.api, state.head
-    with readable_errors("creating the repository", repo_id):
-        if head is None:
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            created = read_state(hub, repo_id, revision)
-            if created.record is not None or created.tags:
-                raise BranchMovedError(f"{repo_id}: was created by another release meanwhile.")
-            head = created.head
-        elif private and not api.repo_info(repo_id).private:
-            raise UsageError(
-                f"{repo_id}: is public, but --private was asked for.",
-                hint="Make it private in its settings on the Hub, or leave --private out.",
-            )
-        if head and revision not in state.branches and revision != DEFAULT_BRANCH:
-            api.create_branch(repo_id, branch=revision, revision=head, exist_ok=True)
-    stale = _stale_files(repo_id, _files_at(hub, repo_id, head) if head else {}, files, state)
-    additions = [CommitOperationAdd(name, path) for name, path in files.items()]
-    with readable_errors("uploading", repo_id):
-        api.preupload_lfs_files(repo_id, additions, revision=revision, free_memory=False)
-    with readable_errors("committing", repo_id):
-        try:
-            commit: str = api.create_commit(
-                repo_id,
-                [*additions, *(CommitOperationDelete(path, is_folder=False) for path in stale)],
-                commit_message=message,
-                revision=revision,
-                parent_commit=head,
-            ).oid
-        except HfHubHTTPError as error:
-            if error.response is None or error.response.status_code != PRECONDITION_FAILED:
-                raise
-            raise BranchMovedError(f"{repo_id}: somebody committed to {revision}.") from error
-    create_tag(hub, repo_id, tag, commit, message)
+    repo_id, files = state.repo_id, publication.files
+    require_free_tag(publication.tag, publication.branch, state)
+    head = _prepared(hub, publication, state)
+    found = files_at(hub, repo_id, head) if head else {}
+    stale = _stale_files(found, files, publication.branch, state)
+    changed = {
+        name: path
+        for name, path in files.items()
+        if name not in found or not _is_held(found[name], path, publication.digests[name])
+    }
+    additions = _uploaded(hub, repo_id, changed, publication)
+    deletions = [CommitOperationDelete(path, is_folder=False) for path in stale]
+    commit = commit_on(
+        hub,
+        repo_id,
+        [*additions, *deletions],
+        branch=publication.branch,
+        head=head,
+        message=publication.message,
+    )
+    require_held(hub, repo_id, commit, publication)
+    create_tag(hub, repo_id, publication.tag, commit, publication.message)
+    require_held(hub, repo_id, publication.tag, publication)
     return commit
 
 
-def require_free_tag(repo_id: str, tag: str, revision: str, state: RepoState) -> None:
+def require_free_tag(tag: str, branch: str, state: RepoState) -> None:
     """Raise TagConflictError if the tag is there, or cannot stand beside the other refs."""
+    repo_id = state.repo_id
     if tag in state.tags:
-        raise TagConflictError(
-            f"{repo_id}: tag {tag} exists already, on commit {state.tags[tag][:12]}, with other "
-            "content.",
-            hint="Choose another --tag; a published release is never overwritten.",
-        )
-    if tag in (*state.branches, revision):
+        raise taken_tag(tag, state)
+    if tag in (*state.branches, branch):
         raise TagConflictError(
             f"{repo_id}: {tag} is the name of a branch.", hint="Choose another --tag."
         )
-    if revision in state.tags:
+    if branch in state.tags:
         raise TagConflictError(
-            f"{repo_id}: {revision} is the name of a tag.", hint="Choose another --revision."
+            f"{repo_id}: {branch} is the name of a tag.", hint="Choose another --revision."
         )
     # To git a ref is a file: it cannot be a folder of others as well.
-    for other in state.tags:
-        if other.startswith(f"{tag}/") or tag.startswith(f"{other}/"):
-            raise TagConflictError(
-                f"{repo_id}: tag {tag} cannot stand beside tag {other}.",
-                hint="Choose another --tag.",
-            )
+    for kind, name, others in (("tag", tag, state.tags), ("branch", branch, state.branches)):
+        for other in others:
+            if other.startswith(f"{name}/") or name.startswith(f"{other}/"):
+                option = "--tag" if kind == "tag" else "--revision"
+                raise TagConflictError(
+                    f"{repo_id}: {kind} {name} cannot stand beside {kind} {other}.",
+                    hint=f"Choose another {option}.",
+                )
+
+
+def taken_tag(tag: str, state: RepoState) -> TagConflictError:
+    """The error of a tag that names other content."""
+    return TagConflictError(
+        f"{state.repo_id}: tag {tag} exists already, on commit {state.tags[tag][:12]}, with other "
+        "content.",
+        hint="Choose another --tag; a published release is never overwritten.",
+    )
 
 
 def create_tag(hub: Hub, repo_id: str, tag: str, commit: str, message: str) -> None:
@@ -222,13 +161,12 @@ def create_tag(hub: Hub, repo_id: str, tag: str, commit: str, message: str) -> N
         TagConflictError: the tag names another commit.
         HubError: the hub refused or could not be reached.
     """
-    from huggingface_hub.errors import HfHubHTTPError
 
-    with readable_errors("tagging", repo_id):
+    def create() -> None:
         try:
             hub.api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit)
-        except HfHubHTTPError as error:
-            if error.response is None or error.response.status_code != 409:
+        except Exception as error:
+            if status_of(error) != CONFLICT:
                 raise
             tags = {t.name: t.target_commit for t in hub.api.list_repo_refs(repo_id).tags}
             if tags.get(tag) != commit:
@@ -237,31 +175,211 @@ def create_tag(hub: Hub, repo_id: str, tag: str, commit: str, message: str) -> N
                     hint="Choose another --tag and release again.",
                 ) from error
 
+    request(hub, "tagging", repo_id, create)
 
-def _files_at(hub: Hub, repo_id: str, commit: str) -> dict[str, str | None]:
-    """Path to SHA-256 of the files of a commit that LFS keeps, and to None of the others."""
-    from huggingface_hub.hf_api import RepoFile
 
-    with readable_errors("listing the files", repo_id):
-        tree = hub.api.list_repo_tree(repo_id, recursive=True, revision=commit)
-        return {
-            entry.path: entry.lfs.sha256 if entry.lfs else None
-            for entry in tree
-            if isinstance(entry, RepoFile)
-        }
+def require_held(hub: Hub, repo_id: str, revision: str, publication: Publication) -> None:
+    """Raise unless the hub holds every file of a publication, by its checksum.
+
+    Raises:
+        ParityError: a file is missing or has another content.
+        HubError: the hub refused or could not be reached.
+    """
+    found = files_at(hub, repo_id, revision)
+    wrong = sorted(
+        name
+        for name, path in publication.files.items()
+        if name not in found or not _is_held(found[name], path, publication.digests[name])
+    )
+    if wrong:
+        raise ParityError(
+            f"{repo_id}: at {revision} the hub does not hold what was proven: {', '.join(wrong)}.",
+            hint="Do not use that revision; release again, and tell the hub's owner if it stays.",
+        )
+
+
+def _prepared(hub: Hub, publication: Publication, state: RepoState) -> str | None:
+    """The commit that the branch is at, once there is such a repository and branch."""
+    repo_id, api, head = state.repo_id, hub.api, state.head(publication.branch)
+    if not state.exists:
+        request(
+            hub,
+            "creating the repository",
+            repo_id,
+            lambda: api.create_repo(repo_id, private=publication.private, exist_ok=True),
+        )
+        created = read_state(hub, repo_id, state.revision)
+        if created.ledger or created.tags:
+            raise BranchMovedError(f"{repo_id}: was created by another release meanwhile.")
+        head = created.head(publication.branch)
+    elif publication.private:
+        info = request(
+            hub, "reading the repository", repo_id, lambda: api.repo_info(repo_id, timeout=60)
+        )
+        if not info.private:
+            raise UsageError(
+                f"{repo_id}: is public, but --private was asked for.",
+                hint="Make it private in its settings on the Hub, or leave --private out.",
+            )
+    if head and publication.branch not in (*state.branches, DEFAULT_BRANCH):
+        request(
+            hub,
+            "creating the branch",
+            repo_id,
+            lambda: api.create_branch(
+                repo_id, branch=publication.branch, revision=head, exist_ok=True
+            ),
+        )
+    return head
+
+
+def _is_held(held: HubFile, path: Path, digest: str) -> bool:
+    """Whether a file of the hub has the content of ``path``, whose SHA-256 is ``digest``."""
+    if held.sha256 is not None:
+        return held.sha256 == digest
+    n_bytes = path.stat().st_size
+    if held.n_bytes != n_bytes or n_bytes > MOST_GIT_BYTES:
+        return False
+    return held.blob_id == git_blob_id(path.read_bytes())
+
+
+def _uploaded(
+    hub: Hub, repo_id: str, files: Mapping[str, Path], publication: Publication
+) -> list[CommitOperationAdd]:
+    """Send large files, and hash all of them meanwhile: both begin at once."""
+    from huggingface_hub import CommitOperationAdd
+
+    additions = []
+    for name, path in files.items():
+        addition = CommitOperationAdd(name, path)
+        # What was proven; the client would read the whole file for it before it sends a byte.
+        addition.upload_info.sha256 = bytes.fromhex(publication.digests[name])
+        additions.append(addition)
+    way = _transfer_of(hub, repo_id, publication)
+    with (
+        _hashed_meanwhile(files, publication.digests),
+        readable_errors("uploading", repo_id),
+        transfer(way),
+    ):
+        _preupload(hub, repo_id, additions, publication.branch)
+    if ignored := [a.path_in_repo for a in additions if getattr(a, "_should_ignore", False)]:
+        raise UsageError(
+            f"{repo_id}: its .gitignore keeps {', '.join(ignored)} out.",
+            hint="Delete the .gitignore there, or the lines that match.",
+        )
+    return additions
+
+
+def _preupload(
+    hub: Hub, repo_id: str, additions: Sequence[CommitOperationAdd], branch: str
+) -> None:
+    """Send large files, once more with a new token where the old one ended on the way.
+
+    Xet takes the token once, at the beginning; what arrived by then is not sent again.
+    """
+    for is_last in (False, True):
+        hub.renew_token()
+        try:
+            hub.api.preupload_lfs_files(repo_id, additions, revision=branch, free_memory=False)
+            return
+        except Exception as error:
+            renewable = hub.credentials is not None and hub.credentials.renewable
+            if is_last or not renewable or not _is_unauthorised(error):
+                raise
+
+
+def _is_unauthorised(error: BaseException) -> bool:
+    return status_of(error) == UNAUTHORISED or any(
+        type(cause).__name__ == "XetAuthenticationError" for cause in causes(error)
+    )
+
+
+@contextmanager
+def _hashed_meanwhile(files: Mapping[str, Path], digests: Mapping[str, str]) -> Iterator[None]:
+    """Hash files during the block, so that what is committed is what was proven.
+
+    Raises:
+        ParityError: a file has another content; at the end of the block, or in place of its error,
+            since a hub refuses such a file too.
+    """
+    interrupted = threading.Event()
+
+    def go_on(n_bytes: int) -> None:
+        if interrupted.is_set():
+            raise InterruptedError
+
+    def changed() -> list[str]:
+        return [name for name, path in files.items() if sha256_of(path, go_on) != digests[name]]
+
+    def require_unchanged() -> None:
+        if names := hashing.result():
+            raise ParityError(
+                f"{', '.join(names)} changed since the artefact was proven.",
+                hint="Convert the checkpoint again; what is published is what was proven.",
+            )
+
+    with ThreadPoolExecutor(1, "hash") as executor:
+        hashing = executor.submit(changed)
+        try:
+            yield
+        except Exception:
+            require_unchanged()
+            raise
+        except BaseException:
+            interrupted.set()
+            raise
+        require_unchanged()
+
+
+def _transfer_of(hub: Hub, repo_id: str, publication: Publication) -> str:
+    """``xet`` or ``lfs``: what was asked for, or else Xet where both sides have it."""
+    from huggingface_hub.utils import is_package_available
+
+    if publication.transfer == "lfs":
+        return "lfs"
+    asked = publication.transfer == "xet"
+    if not is_package_available("hf_xet"):
+        if asked:
+            raise UsageError("--transfer xet needs hf_xet.", hint="Run: pip install hf_xet")
+        return "lfs"
+    if asked or _has_xet(hub, repo_id, publication.branch):
+        return "xet"
+    return "lfs"
+
+
+def _has_xet(hub: Hub, repo_id: str, branch: str) -> bool:
+    from urllib.parse import quote
+
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    url = f"{hub.endpoint}/api/models/{repo_id}/xet-write-token/{quote(branch, safe='')}"
+
+    def ask() -> bool:
+        response = get_session().get(url, headers=build_hf_headers(token=hub.api.token))
+        if response.status_code in NO_XET:
+            return False
+        hf_raise_for_status(response)
+        return True
+
+    return request(hub, "asking for Xet storage", repo_id, ask)
 
 
 def _stale_files(
-    repo_id: str, found: Mapping[str, str | None], files: Mapping[str, Path], state: RepoState
+    found: Mapping[str, HubFile], files: Mapping[str, Path], branch: str, state: RepoState
 ) -> list[str]:
-    """Files of the last release that this one lacks and that nobody has replaced since.
+    """Files of the branch's last release that this one lacks and that nobody has replaced since.
 
     Raises:
         UsageError: a file that was never ours would be loaded beside ours.
     """
-    ours = state.record["files"] if state.record else {}
+    record = state.record(branch)
+    # A signature is in no record, since it signs the record.
+    ours = record["files"] | {SIGNATURE_FILE: None} if record else {}
     left = [name for name in found if name not in files]
-    stale = sorted(name for name in left if name in ours and found[name] in (None, ours[name]))
+    stale = sorted(
+        name for name in left if name in ours and found[name].sha256 in (None, ours[name])
+    )
     foreign = [
         name
         for name in left
@@ -269,8 +387,8 @@ def _stale_files(
     ]
     if foreign:
         raise UsageError(
-            f"{repo_id}: holds {', '.join(sorted(foreign))}, which from_pretrained would load "
-            "beside or instead of what was proven.",
+            f"{state.repo_id}: holds {', '.join(sorted(foreign))}, which from_pretrained would "
+            "load beside or instead of what was proven.",
             hint="Delete it there, or release to another repository.",
         )
     return stale

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from slogpt_hf.card.record import Record
 from slogpt_hf.errors import UsageError
 
 FIRST = "1.0.0"
@@ -61,30 +62,48 @@ def newest_tag(tags: Iterable[str]) -> str | None:
     return max(versions, key=lambda tag: versions[tag], default=None)
 
 
-def tag_from(template: str, values: Mapping[str, Any]) -> str:
-    """A tag from a template such as ``{branch}-step{step}``.
+def newest(entries: Iterable[Record]) -> Record | None:
+    """The release of a ledger with the highest version; None if none has one."""
+    return max(entries, key=lambda entry: parsed(entry["version"]) or (-1,), default=None)
 
-    Characters that git does not take in a tag become ``-``.
+
+def ref_from(template: str, values: Mapping[str, Any], what: str = "tag") -> str:
+    """The name of a tag or branch from a template such as ``{branch}-step{step}``.
+
+    Characters that git does not take in a name become ``-``.
 
     Raises:
-        UsageError: the template names an unknown or unrecorded value, or gives no valid tag.
+        UsageError: the template names an unknown or unrecorded value, or gives no valid name.
+    """
+    name = REF_CHARACTERS.sub("-", filled(template, values, what))
+    require_ref(name, what)
+    return name
+
+
+def filled(template: str, values: Mapping[str, Any], what: str) -> str:
+    """A template with its values.
+
+    Args:
+        template: text with ``{name}`` for a value.
+        values: by name; None for what is not known.
+        what: the setting that the template is of.
+
+    Raises:
+        UsageError: the template names an unknown or unrecorded value, or is none.
     """
     try:
         used = set(re.findall(r"\{(\w+)\}", template))
         for name in used:
             if values.get(name) is None:
                 raise UsageError(
-                    f"tag {template!r} needs {{{name}}}, which is not known here.",
+                    f"{what} {template!r} needs {{{name}}}, which is not known here.",
                     hint=f"Known are {', '.join(k for k, v in values.items() if v is not None)}.",
                 )
-        tag = template.format_map({name: values[name] for name in used})
-    except (ValueError, IndexError, KeyError) as error:
+        return template.format_map({name: values[name] for name in used})
+    except (ValueError, IndexError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"tag {template!r} is not a template.", hint="Write e.g. 'v{version}'."
+            f"{what} {template!r} is not a template.", hint="Write e.g. 'v{version}'."
         ) from error
-    tag = REF_CHARACTERS.sub("-", tag)
-    require_ref(tag, "tag")
-    return tag
 
 
 def require_ref(name: str, what: str) -> None:

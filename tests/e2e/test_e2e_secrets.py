@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +55,7 @@ def release(cli: Cli, path: Path, characters: Path, *options: Any) -> Any:
     return outcome
 
 
-@pytest.mark.parametrize("how", ["HF_TOKEN", "--token-file"])
+@pytest.mark.parametrize("how", ["HF_TOKEN", "--token-file", "standard input"])
 def test_the_right_token_releases(
     cli: Cli,
     endpoint: str,
@@ -69,8 +71,9 @@ def test_the_right_token_releases(
         monkeypatch.setenv("HF_TOKEN", TOKEN)
     else:
         (tmp_path / "token").write_text(f"{TOKEN}\n")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(f"{TOKEN}\n".encode())))
         monkeypatch.setenv("HF_TOKEN", WRONG)  # what is named on the command line wins
-        options += ("--token-file", tmp_path / "token")
+        options += ("--token-file", tmp_path / "token" if how == "--token-file" else "-")
     outcome = release(cli, slo_checkpoint(**SMALL), characters, *options)
     assert outcome.code == 0, outcome.err
     assert outcome.json[0]["endpoint"] == endpoint
@@ -97,6 +100,7 @@ def test_without_the_right_token_the_hub_refuses(
     message = outcome.err.splitlines()[-1]
     assert message.startswith("error: me/model: ")
     assert "status 401" in message and "HF_TOKEN" in message and "--token-file" in message
+    assert "convert:" not in outcome.err  # said before the long part
     assert hub_view(tmp_path / "hub") == {}
 
 

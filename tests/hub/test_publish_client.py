@@ -12,10 +12,13 @@ import pytest
 
 from slogpt_hf.card.record import SCHEMA
 from slogpt_hf.errors import HubError, TagConflictError, UsageError
+from slogpt_hf.files import sha256_of
 from slogpt_hf.hub import embedded
-from slogpt_hf.hub.client import Hub, open_hub, read_token, readable_errors
+from slogpt_hf.hub.client import Hub, open_hub, readable_errors
 from slogpt_hf.hub.embedded import Request, Response
-from slogpt_hf.hub.publish import BranchMovedError, create_tag, publish_artefact, read_state
+from slogpt_hf.hub.publish import Publication, create_tag, publish_artefact
+from slogpt_hf.hub.rounds import BranchMovedError
+from slogpt_hf.hub.state import read_state
 
 REPO = "me/model"
 Intercept = Callable[[Request], Response | None]
@@ -30,7 +33,9 @@ def files(tmp_path: Path) -> dict[str, Path]:
     record = {
         "schema": SCHEMA,
         "identity": "i",
+        "date": "2030-01-31",
         "version": "1.0.0",
+        "tag": "v1.0.0",
         "checkpoint": {},
         "source": {},
         "model": {"spec": {}},
@@ -46,9 +51,11 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 
 def publish(hub: Hub, files: dict[str, Path], tag: str = "v1.0.0", **options: Any) -> str:
-    options = {"revision": "main", "message": "Release", **options}
-    options.setdefault("state", read_state(hub, REPO, options["revision"]))
-    return publish_artefact(hub, REPO, files, tag=tag, **options)
+    state = options.pop("state", None) or read_state(hub, REPO, options.get("revision", "main"))
+    branch = options.pop("revision", "main")
+    digests = {name: sha256_of(path) for name, path in files.items()}
+    publication = Publication(files, digests, tag, branch, "Release", **options)
+    return publish_artefact(hub, publication, state)
 
 
 def renewed(files: dict[str, Path]) -> dict[str, Path]:
@@ -69,7 +76,8 @@ def commits(hub: Hub, revision: str = "main") -> list[str]:
 def test_state_of_what_is_not_there(tmp_path: Path) -> None:
     with open_hub(tmp_path / "hub") as hub:
         state = read_state(hub, REPO, "main")
-    assert (state.head, state.record, state.tags, state.branches) == (None, None, {}, ())
+    assert not state.exists and state.head("main") is None and state.last is None
+    assert (state.ledger, state.tags, state.branches) == ((), {}, {})
 
 
 def test_one_commit_one_tag(tmp_path: Path, files: dict[str, Path]) -> None:
@@ -79,8 +87,9 @@ def test_one_commit_one_tag(tmp_path: Path, files: dict[str, Path]) -> None:
         assert len(commits(hub)) == 2 and commits(hub)[0] == commit
         assert set(files) <= set(hub.api.list_repo_files(REPO, revision="v1.0.0"))
         state = read_state(hub, REPO, "main")
-        assert state.head == commit and state.branches == ("main",)
-        assert state.record is not None and state.record["version"] == "1.0.0"
+        assert state.branches == {"main": commit} and state.tags == {"v1.0.0": commit}
+        assert state.last is not None and state.last["version"] == "1.0.0"
+        assert state.last["commit"] == commit
         assert hub.api.repo_info(REPO).private is False
 
 
@@ -116,11 +125,11 @@ def test_missing_branch_starts_at_main(tmp_path: Path, files: dict[str, Path]) -
     with open_hub(tmp_path / "hub") as hub:
         first = publish(hub, files)
         state = read_state(hub, REPO, "nightly")
-        assert state.head == first and state.record is not None
+        assert state.head("nightly") == first and state.record("nightly") is not None
         commit = publish(hub, renewed(files), tag="n1", revision="nightly")
         assert commits(hub, "nightly") == [commit, *commits(hub)]
-        assert read_state(hub, REPO, "nightly").head == commit
-        assert read_state(hub, REPO, "main").head == first
+        assert read_state(hub, REPO, "nightly").head("nightly") == commit
+        assert read_state(hub, REPO, "main").head("main") == first
 
 
 def test_first_release_on_another_branch(tmp_path: Path, files: dict[str, Path]) -> None:
@@ -156,7 +165,7 @@ def test_record_that_is_not_ours_is_none(
     with open_hub(tmp_path / "hub") as hub:
         publish(hub, files)
         state = read_state(hub, REPO, "main")
-    assert state.head is not None and state.record is None and state.last is None
+    assert state.head("main") is not None and state.records == {} and state.last is None
 
 
 def answering(status: int) -> Intercept:
@@ -191,15 +200,6 @@ def test_what_the_hub_refuses_says_what_to_do(
     assert hint in caught.value.hint and "\n" not in str(caught.value)
 
 
-def test_xet_is_off_for_the_embedded_hub_only(tmp_path: Path) -> None:
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_DISABLE_XET
-    with open_hub(tmp_path / "hub"):
-        assert constants.HF_HUB_DISABLE_XET is True
-    assert constants.HF_HUB_DISABLE_XET is before
-
-
 def test_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with open_hub() as hub:
@@ -230,16 +230,3 @@ def test_the_hubs_answer_counts_though_the_client_wrapped_it() -> None:
         except AnsweredError as error:
             raise RuntimeError("Error while uploading 'model.safetensors'.") from error
     assert "quota" in outcome.value.hint
-
-
-def test_token_file(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    path.write_text(" hf_abc\n")
-    assert read_token(str(path)) == "hf_abc"
-    assert read_token(None) is None
-    for content in (b"", b"\n", b"\xff\xfe"):
-        path.write_bytes(content)
-        with pytest.raises(UsageError, match=str(path)):
-            read_token(str(path))
-    with pytest.raises(UsageError):
-        read_token(str(tmp_path))

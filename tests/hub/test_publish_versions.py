@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slogpt_hf.checkpoints.dialects.slo import spec_from_model_args
 from slogpt_hf.errors import UsageError
-from slogpt_hf.hub.versions import newest_tag, next_version, require_ref, tag_from
+from slogpt_hf.hub.versions import newest_tag, next_version, ref_from, require_ref
 
 Facts = dict[str, Any]
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "vocab_size": 11, "bias": True}
@@ -95,19 +95,19 @@ TAGS = {
 
 @pytest.mark.parametrize("template", TAGS)
 def test_tag(template: str) -> None:
-    assert tag_from(template, VALUES) == TAGS[template]
+    assert ref_from(template, VALUES) == TAGS[template]
 
 
 @pytest.mark.parametrize("name", ["step", "branch"])
 def test_value_that_is_not_known(name: str) -> None:
     with pytest.raises(UsageError) as caught:
-        tag_from(f"x-{{{name}}}", VALUES | {name: None})
+        ref_from(f"x-{{{name}}}", VALUES | {name: None})
     assert f"needs {{{name}}}" in str(caught.value)
     assert "Known are version" in str(caught.value)
 
 
 def test_step_zero_is_a_step() -> None:
-    assert tag_from("step{step}", VALUES | {"step": 0}) == "step0"
+    assert ref_from("step{step}", VALUES | {"step": 0}) == "step0"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_step_zero_is_a_step() -> None:
 )
 def test_template_that_is_none(template: str) -> None:
     with pytest.raises(UsageError):
-        tag_from(template, VALUES)
+        ref_from(template, VALUES)
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +132,7 @@ def git_takes() -> Callable[[str], bool]:
 @given(template=st.text("aA0 ._-/~^:?*[\\@{é\x00.lock", max_size=10))
 def test_every_tag_is_one_that_git_takes(git_takes: Callable[[str], bool], template: str) -> None:
     try:
-        tag = tag_from(template, VALUES)
+        tag = ref_from(template, VALUES)
     except UsageError:
         return
     assert git_takes(tag)

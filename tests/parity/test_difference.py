@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,16 +87,16 @@ def test_no_tensor_outlives_its_use(quantised: Checkpoint, original: Checkpoint)
     counts: list[int] = []
 
     def watched(stored: Stored) -> Stored:
-        def read() -> Tensor:
+        def values() -> Any:
             import weakref
 
-            tensor = stored.read().clone()
+            found = stored.values().copy()
             alive.append(1)
-            weakref.finalize(tensor, alive.pop)
+            weakref.finalize(found, alive.pop)
             counts.append(len(alive))
-            return tensor
+            return found
 
-        return replace(stored, read=read)
+        return replace(stored, values=values)
 
     both = [
         replace(each, tensors=Tensors({n: watched(s) for n, s in each.tensors.stored.items()}))

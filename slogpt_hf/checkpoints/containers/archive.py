@@ -11,7 +11,6 @@ import math
 import mmap
 import os
 import sys
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,16 +31,17 @@ from slogpt_hf.checkpoints.containers.zip_slice import (
     Span,
     open_archive,
 )
-from slogpt_hf.checkpoints.tensors import Shape, Stored
+from slogpt_hf.checkpoints.tensors import Shape, Stored, numpy_dtype
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import require_file
 from slogpt_hf.pickles import Unsupported, Wording, load
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy.typing as npt
 
 MAX_PICKLE_BYTES = 16 * 2**20
 MAX_TENSORS = 50_000
+MOST_STRIDE = LIMIT // 16 - 1  # of values of up to 16 bytes, as a number of bytes
 WORDING = Wording(
     forbidden="its pickle holds something that is not plain data ({}); nothing of it was run.",
     forbidden_hint="A checkpoint may hold tensors and plain values only."
@@ -252,30 +252,49 @@ class _Reader:
         if count * item > span.n_bytes:
             return Unsupported("an expanded tensor, whose values repeat")
         bytes_ = Span(span.start + first * item, (last + 1 - first) * item)
-        return Stored(shape, dtype, partial(view, self.mapped, bytes_, dtype, shape, strides))
+        return Stored(shape, dtype, Mapped(self.mapped, bytes_, dtype, shape, strides))
 
 
-def view(mapped: mmap.mmap, span: Span, dtype: str, shape: Shape, strides: Shape) -> Tensor:
-    """The tensor whose values lie in ``span``: a view, or a copy where they are not aligned.
+@dataclass(frozen=True)
+class Mapped:
+    """Values that lie in a mapped file as they are; called, it gives them.
 
-    Writing to a view ends the process (SIGSEGV).
+    Attributes:
+        mapped: the whole file.
+        span: the bytes of it from the first value to the last.
+        dtype: as torch names it.
+        shape: dimensions.
+        strides: values from one to the next, in each dimension.
     """
-    import torch
 
-    if not span.n_bytes:
-        return _empty(dtype, shape)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given buffer is not writable")
-        values = torch.frombuffer(mapped, dtype=torch.uint8, count=span.n_bytes, offset=span.start)
-    if values.data_ptr() % ITEM_BYTES[dtype]:
-        values = values.clone()
-    return values.view(getattr(torch, dtype)).as_strided(shape, strides)
+    mapped: mmap.mmap
+    span: Span
+    dtype: str
+    shape: Shape
+    strides: Shape
+
+    def __call__(self) -> npt.NDArray[Any]:
+        """The values: a view, or a copy where they are not aligned.
+
+        Writing to a view through torch ends the process (SIGSEGV).
+        """
+        import numpy as np
+
+        if not self.span.n_bytes:
+            return _empty(self.dtype, self.shape)
+        data = np.frombuffer(self.mapped, np.uint8, self.span.n_bytes, self.span.start)
+        dtype = numpy_dtype(self.dtype)
+        if self.span.start % dtype.itemsize:
+            data = data.copy()
+        # The stride of a dimension of one value may be any number.
+        strides = [min(stride, MOST_STRIDE) * dtype.itemsize for stride in self.strides]
+        return np.ndarray(self.shape, dtype, data, strides=strides)
 
 
-def _empty(dtype: str, shape: Shape) -> Tensor:
-    import torch
+def _empty(dtype: str, shape: Shape) -> npt.NDArray[Any]:
+    import numpy as np
 
-    return torch.empty(0, dtype=torch.uint8).view(getattr(torch, dtype)).reshape(shape)
+    return np.empty(shape, numpy_dtype(dtype))
 
 
 def _globals(reader: _Reader) -> Mapping[str, object]:

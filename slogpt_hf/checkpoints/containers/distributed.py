@@ -26,11 +26,11 @@ from slogpt_hf.checkpoints.containers.distributed_metadata import (
 from slogpt_hf.checkpoints.containers.folder import MODELS
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.fields import printable
-from slogpt_hf.checkpoints.tensors import Stored
+from slogpt_hf.checkpoints.tensors import Stored, numpy_dtype
 from slogpt_hf.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy.typing as npt
 
 NAME = "torch.distributed.checkpoint folder"
 # One mapping for each file, for as long as a tensor in it is in use.
@@ -128,22 +128,22 @@ def _count(value: Any) -> int:
     return 1 + sum(map(_count, items)) if isinstance(value, dict | list | tuple) else 1
 
 
-def _read_tensor(name: str, tensor: SavedTensor, maps: Maps) -> Tensor:
-    import torch
+def _read_tensor(name: str, tensor: SavedTensor, maps: Maps) -> npt.NDArray[Any]:
+    import numpy as np
 
     if len(tensor.chunks) == 1:
         return _read_chunk(name, tensor, tensor.chunks[0], maps)
-    result = torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype))
+    result = np.empty(tensor.shape, numpy_dtype(tensor.dtype))
     for chunk in tensor.chunks:
         box = tuple(
             slice(offset, offset + size)
             for offset, size in zip(chunk.offsets, chunk.sizes, strict=True)
         )
-        result[box].copy_(_read_chunk(name, tensor, chunk, maps))
+        result[box] = _read_chunk(name, tensor, chunk, maps)
     return result
 
 
-def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk, maps: Maps) -> Tensor:
+def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk, maps: Maps) -> npt.NDArray[Any]:
     place = chunk.place
     mapped = maps.get(place.file)
     if mapped is None:
@@ -166,7 +166,7 @@ def _read_chunk(name: str, tensor: SavedTensor, chunk: Chunk, maps: Maps) -> Ten
             f"that a chunk {chunk.sizes} of {printable(name)}, {tensor.dtype}, lies.",
             hint=DAMAGED,
         )
-    return found.read()
+    return found.values()
 
 
 def _keys(saved: Saved) -> Mapping[str, Keys]:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 from slogpt_hf import pickles
+from slogpt_hf.checkpoints.containers.torch_globals import ANY_ITEM_BYTES
 from slogpt_hf.checkpoints.fields import printable
 from slogpt_hf.checkpoints.tensors import Shape
 from slogpt_hf.errors import CheckpointError
@@ -188,17 +189,10 @@ class _Places:
 
 
 def _globals() -> dict[str, object]:
-    import torch
-
     records = {name: pickles.record(name) for name in (*RECORDS.values(), *IGNORED)}
-    dtypes = {
-        f"torch.{name}": str(found).removeprefix("torch.")
-        for name, found in vars(torch).items()
-        if isinstance(found, torch.dtype)
-    }
     return {
         **records,
-        **dtypes,
+        **{f"torch.{name}": name for name in ANY_ITEM_BYTES},
         OLD_PROPERTIES: pickles.record(RECORDS["Properties"]),
         "torch.Size": _size,
         "collections.OrderedDict": _ordered,
@@ -276,18 +270,15 @@ def _storage(
 
 
 def _tensor(places: _Places, name: str, entry: Mapping[Any, Any]) -> SavedTensor:
-    import torch
-
     path, shape = places.metadata, _shape(places.metadata, entry.get("size"))
     properties, boxes = entry.get("properties"), entry.get("chunks")
     _state(path, properties, "Properties")
     assert isinstance(properties, pickles.Record)
     dtype = next(iter(properties.items), None)
-    if not isinstance(dtype, str) or not isinstance(getattr(torch, dtype, None), torch.dtype):
+    if not isinstance(dtype, str) or dtype not in ANY_ITEM_BYTES:
         raise _damaged(path, f"gives {printable(name)} no dtype")
     if not isinstance(boxes, list) or len(boxes) > MOST_CHUNKS:
         raise _damaged(path, f"has no list of at most {MOST_CHUNKS} chunks of {printable(name)}")
-    item_bytes = getattr(torch, dtype).itemsize
     chunks = []
     for box in boxes:
         state = _state(path, box, "Chunk")
@@ -295,7 +286,7 @@ def _tensor(places: _Places, name: str, entry: Mapping[Any, Any]) -> SavedTensor
         if math.prod(sizes) == 0:  # a process without a share of the tensor
             continue
         place = places.find(name, offsets)
-        if place.n_bytes < math.prod(sizes) * item_bytes:
+        if place.n_bytes < math.prod(sizes) * ANY_ITEM_BYTES[dtype]:
             raise _damaged(
                 path,
                 f"gives a chunk {sizes} of {printable(name)}, {dtype}, {place.n_bytes} bytes",

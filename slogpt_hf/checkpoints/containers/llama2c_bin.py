@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slogpt_hf.checkpoints.containers.archive import map_file, view
+from slogpt_hf.checkpoints.containers.archive import map_file
 from slogpt_hf.checkpoints.containers.llama2c_layout import (
     DAMAGED,
     HEADER_BYTES,
@@ -23,14 +23,17 @@ from slogpt_hf.checkpoints.containers.llama2c_layout import (
     places,
     wrong_size,
 )
-from slogpt_hf.checkpoints.containers.zip_slice import Span
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import require_file
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+    import numpy.typing as npt
+
+    Bytes = npt.NDArray[np.uint8]
+    Floats = npt.NDArray[np.float32]
 
 NAME = "llama2.c .bin file"
 # A plausible v0 header in a file this many times longer or shorter is chance.
@@ -106,7 +109,7 @@ def quantisation_error(contents: Contents) -> float | None:
     group's scale. The fp32 arithmetic of both sides can add up to 2e-5 of a scale.
     """
     scales: dict[str, Stored] = contents.value["format"].get("scales", {})
-    return max((float(stored.read().max()) / 2 for stored in scales.values()), default=None)
+    return max((float(stored.values().max()) / 2 for stored in scales.values()), default=None)
 
 
 def _quantisation(path: Path, n_bytes: int, found: list[Place], group: int) -> dict[str, Any]:
@@ -122,29 +125,30 @@ def _quantisation(path: Path, n_bytes: int, found: list[Place], group: int) -> d
     return {"group_size": group, "quantised": list(scales), "scales": scales}
 
 
-def _read_tensor(path: Path, n_bytes: int, place: Place, group: int | None) -> Tensor:
-    import torch
+def _read_tensor(path: Path, n_bytes: int, place: Place, group: int | None) -> Floats:
+    import numpy as np
 
     data = _mapped(path, n_bytes)
     n_values = math.prod(place.shape)
     if group is None or place.scales_start is None:
-        return data[place.start : place.start + 4 * n_values].view(torch.float32).view(place.shape)
-    result = torch.empty(n_values, dtype=torch.float32)
-    values = data[place.start : place.start + n_values].view(torch.int8).view(-1, group)
-    rows = result.view(-1, group)
+        fp32 = data[place.start : place.start + 4 * n_values].view(np.float32)
+        return fp32.reshape(place.shape)
+    values = data[place.start : place.start + n_values].view(np.int8).reshape(-1, group)
+    rows = np.empty(values.shape, np.float32)
     for first, scales in _scale_pieces(data, place.scales_start, n_values // group, group):
         piece = slice(first, first + len(scales))
-        torch.mul(values[piece], scales[:, None], out=rows[piece])
-    return result.view(place.shape)
+        with np.errstate(over="ignore"):  # what overflows is refused as not finite
+            np.multiply(values[piece], scales[:, None], out=rows[piece])
+    return rows.reshape(place.shape)
 
 
-def _read_scales(path: Path, n_bytes: int, place: Place, group: int) -> Tensor:
-    import torch
+def _read_scales(path: Path, n_bytes: int, place: Place, group: int) -> Floats:
+    import numpy as np
 
     assert place.scales_start is not None
     n_groups = math.prod(place.shape) // group
     start = place.scales_start
-    return _mapped(path, n_bytes)[start : start + 4 * n_groups].clone().view(torch.float32)
+    return _mapped(path, n_bytes)[start : start + 4 * n_groups].copy().view(np.float32)
 
 
 def _quantised_places(path: Path, n_bytes: int, header: Header) -> list[Place]:
@@ -167,12 +171,12 @@ def _quantised_places(path: Path, n_bytes: int, header: Header) -> list[Place]:
     return next((found for found in possible if _are_full(data, found, group)), possible[0])
 
 
-def _are_scales(data: Tensor, found: list[Place], group: int) -> bool:
+def _are_scales(data: Bytes, found: list[Place], group: int) -> bool:
     """Whether the bytes of every scale can be one: finite and not negative."""
-    import torch
+    import numpy as np
 
     return all(
-        bool((torch.isfinite(scales) & (scales >= 0)).all())
+        bool((np.isfinite(scales) & (scales >= 0)).all())
         for place in found
         if place.scales_start is not None
         for _, scales in _scale_pieces(
@@ -181,48 +185,50 @@ def _are_scales(data: Tensor, found: list[Place], group: int) -> bool:
     )
 
 
-def _are_full(data: Tensor, found: list[Place], group: int) -> bool:
+def _are_full(data: Bytes, found: list[Place], group: int) -> bool:
     """Whether some value of each group is 127 or -127, over the first groups of every tensor.
 
     A scale is max |w| / 127. Of one that is 0 or subnormal that does not follow.
     """
-    import torch
+    import numpy as np
 
     for place in found:
         if place.scales_start is None:
             continue
         n_values = math.prod(place.shape)
-        rows = data[place.start : place.start + n_values].view(torch.int8).view(-1, group)
+        rows = data[place.start : place.start + n_values].view(np.int8).reshape(-1, group)
         n_groups = min(len(rows), SAMPLED_GROUPS)
         for first, scales in _scale_pieces(data, place.scales_start, n_groups, group):
             values = rows[first : first + len(scales)]
-            full = ((values == 127) | (values == -127)).any(dim=1)
-            if not (full | (scales < torch.finfo(scales.dtype).tiny)).all():
+            full = ((values == 127) | (values == -127)).any(axis=1)
+            if not (full | (scales < np.finfo(np.float32).tiny)).all():
                 return False
     return True
 
 
 def _scale_pieces(
-    data: Tensor, start: int, n_groups: int, group: int
-) -> Iterator[tuple[int, Tensor]]:
+    data: Bytes, start: int, n_groups: int, group: int
+) -> Iterator[tuple[int, Floats]]:
     """Number of the first group, and the scales of those after it that make up a piece.
 
     They are copied, for they need not lie at a multiple of four bytes.
     """
-    import torch
+    import numpy as np
 
     step = max(1, PIECE_VALUES // group)
     for first in range(0, n_groups, step):
         last = min(first + step, n_groups)
-        yield first, data[start + 4 * first : start + 4 * last].clone().view(torch.float32)
+        yield first, data[start + 4 * first : start + 4 * last].copy().view(np.float32)
 
 
-def _mapped(path: Path, n_bytes: int) -> Tensor:
+def _mapped(path: Path, n_bytes: int) -> Bytes:
     """The bytes of the file, mapped, uint8 (n_bytes,)."""
+    import numpy as np
+
     mapped = map_file(path)
     if len(mapped) != n_bytes:
         raise CheckpointError(
             f"{path}: cannot be read any more (it has {len(mapped)} bytes, not {n_bytes}).",
             hint="Leave the file alone while it is read.",
         )
-    return view(mapped, Span(0, n_bytes), "uint8", (n_bytes,), (1,))
+    return np.frombuffer(mapped, np.uint8)

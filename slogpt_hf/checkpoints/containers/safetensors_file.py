@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from functools import partial
 from mmap import mmap
 from pathlib import Path
 from typing import Any, NoReturn
 
-from slogpt_hf.checkpoints.containers.archive import map_file, view
+from slogpt_hf.checkpoints.containers.archive import Mapped, map_file
 from slogpt_hf.checkpoints.containers.zip_slice import Span
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.tensors import Stored
@@ -118,5 +117,5 @@ def _stored(path: Path, header: Any, name: str, mapped: mmap, entry: Any, n_head
     first, end = entry["data_offsets"]  # checked by safe_open, like all of the header
     span = Span(LENGTH_BYTES + n_header + first, end - first)
     strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    read = partial(view, mapped, span, DTYPES[dtype], shape, strides)
-    return Stored(shape, DTYPES[dtype], read)
+    values = Mapped(mapped, span, DTYPES[dtype], shape, strides)
+    return Stored(shape, DTYPES[dtype], values)

@@ -12,7 +12,7 @@ from functools import partial
 from slogpt_hf.checkpoints.tensors import Shape, Stored
 from slogpt_hf.pickles import NUMPY, Global, Unsupported
 
-MAX_DIMENSIONS = 64
+MAX_DIMENSIONS = 32  # of an array of numpy 1
 LIMIT = 2**63
 
 # Bytes of one value, by torch's name of the dtype.
@@ -24,6 +24,15 @@ ITEM_BYTES = {
     **dict.fromkeys(("int32", "uint32", "float32", "complex32"), 4),
     **dict.fromkeys(("int64", "uint64", "float64", "complex64"), 8),
     "complex128": 16,
+}
+# Likewise, of every dtype that a tensor can be said to have, though it is not read.
+ANY_ITEM_BYTES = {
+    **ITEM_BYTES,
+    **dict.fromkeys(("qint8", "quint8", "quint4x2", "quint2x4", "float4_e2m1fn_x2"), 1),
+    **dict.fromkeys(("bits1x8", "bits2x4", "bits4x2", "bits8"), 1),
+    **{f"{sign}int{n_bits}": 1 for sign in ("", "u") for n_bits in range(1, 8)},
+    "bits16": 2,
+    "qint32": 4,
 }
 STORAGES = {
     **{"Bool": "bool", "Byte": "uint8", "Char": "int8", "Short": "int16", "Int": "int32"},

@@ -20,7 +20,7 @@ _TRUE = frozenset({"1", "true", "True"})
 
 def whoami(context: Context) -> Response:
     context.require_owner()
-    access = {"displayName": "slogpt-hf", "role": "write", "createdAt": "1970-01-01T00:00:00.000Z"}
+    access = {"displayName": "slogpt-hf", "role": "admin", "createdAt": "1970-01-01T00:00:00.000Z"}
     return json_response(
         {
             "type": "user",
@@ -50,8 +50,9 @@ def create_repo(context: Context) -> Response:
     payload = context.request.json()
     namespace, name = _repo_id(payload)
     private = payload.get("visibility") == "private" or bool(payload.get("private"))
+    contents = commits.read_files(payload.get("files"))
     try:
-        repo = context.hub.store.create(namespace, name, private=private)
+        repo = context.hub.store.create(namespace, name, private=private, contents=contents)
     except RefusalError as refusal:
         if refusal.status == 409:
             refusal.extra["url"] = f"{context.endpoint}/{namespace}/{name}"
@@ -188,7 +189,9 @@ def preupload(context: Context) -> Response:
         raise RefusalError(400, "`files` must be a list of objects.")
     paths = [names.repo_path(str(file.get("path", ""))) for file in files]
     triples = ((e.path, e.mode, e.oid) for e in tree.values() if not e.is_folder)
-    tracked = attributes.lfs_paths(repo, triples, paths)
+    rules = payload.get("gitAttributes")
+    root = None if rules is None else str(rules)
+    tracked = attributes.lfs_paths(repo, triples, paths, root=root)
     ignored = attributes.ignored_paths(repo, _gitignore(repo, tree, payload), paths)
     answers = []
     for path, file in zip(paths, files, strict=True):
@@ -262,14 +265,10 @@ def delete_tag(context: Context) -> Response:
 
 
 def delete_branch(context: Context) -> Response:
+    context.require_owner()
     if context.params["rev"] == "main":
         raise RefusalError(403, "The default branch cannot be deleted.")
     return _delete_ref(context, "heads")
-
-
-def xet_token(context: Context) -> Response:
-    context.repository()
-    raise RefusalError(501, "Xet is not served by the embedded hub: set HF_HUB_DISABLE_XET=1.")
 
 
 def _repo_id(payload: Mapping[str, Any]) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from slogpt_hf.hub.embedded import git
 from slogpt_hf.hub.embedded.git import Repository
 
+FILE = ".gitattributes"
 REGULAR_LIMIT = 10 * 1024 * 1024
 """Bytes above which the Hub stores any file as an LFS object."""
 
@@ -40,14 +41,26 @@ def exact_rule(path: str) -> str:
 
 
 def lfs_paths(
-    repo: Repository, files: Iterable[tuple[str, str, str]], paths: Sequence[str]
+    repo: Repository,
+    files: Iterable[tuple[str, str, str]],
+    paths: Sequence[str],
+    *,
+    root: str | None = None,
 ) -> set[str]:
-    """Those of `paths` that the `.gitattributes` among `files` (path, mode, oid) send to LFS."""
-    rules = "".join(
-        f"{mode} {oid}\t{path}\0"
-        for path, mode, oid in files
-        if path.rpartition("/")[2] == ".gitattributes"
-    )
+    """Those of `paths` that the `.gitattributes` among `files` (path, mode, oid) send to LFS.
+
+    Args:
+        repo: where the blobs are.
+        files: of a commit.
+        paths: to ask about; they need not be among `files`.
+        root: text of a new `.gitattributes` at the root, in place of the one among `files`.
+    """
+    rule_files = {p: (mode, oid) for p, mode, oid in files if p.rpartition("/")[2] == FILE}
+    if root is not None and paths:
+        text = root.encode("utf-8", "replace")
+        oid = git.git(repo, "hash-object", "-w", "--stdin", stdin=text).decode().strip()
+        rule_files[FILE] = ("100644", oid)
+    rules = "".join(f"{mode} {oid}\t{path}\0" for path, (mode, oid) in rule_files.items())
     if not rules or not paths:
         return set()
     with tempfile.TemporaryDirectory(dir=repo.incoming, prefix="attributes-") as folder:

@@ -135,14 +135,31 @@ def commit(repo: Repository, branch: str, request: CommitRequest) -> str:
     raise RefusalError(503, f"Too many commits at once on {branch}; try again.")
 
 
+def read_files(items: Any) -> dict[str, bytes]:
+    """Path to content of the `files` with which a repository is to be created; None is none.
+
+    Raises:
+        RefusalError: 400 for anything malformed.
+    """
+    if items is None:
+        return {}
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise RefusalError(400, "`files` must be a list of objects.")
+    return {names.repo_path(str(item.get("path", ""))): _content(item) for item in items}
+
+
 def write_initial(repo: Repository, contents: Mapping[str, bytes]) -> str:
-    """The first commit of an empty repository, on `main`."""
+    """The first commit of an empty repository, on `main`.
+
+    Raises:
+        RefusalError: 400 for a file that is also a folder.
+    """
     with tempfile.TemporaryDirectory(dir=repo.incoming, prefix="commit-") as folder:
         for number, content in enumerate(contents.values()):
             (Path(folder) / str(number)).write_bytes(content)
         oids = _hash_objects(repo, Path(folder), len(contents))
-    files = {path: ("100644", oid) for path, oid in zip(contents, oids, strict=True)}
-    oid = _write_commit(repo, files, "initial commit", "", None)
+    changes = (Change("file", path, oid) for path, oid in zip(contents, oids, strict=True))
+    oid = _write_commit(repo, apply({}, tuple(changes)), "initial commit", "", None)
     git.update_ref(repo, "refs/heads/main", oid, git.NO_OBJECT)
     return oid
 
@@ -198,12 +215,12 @@ def _track_lfs(repo: Repository, files: Files, changes: tuple[Change, ...]) -> F
     missing = set(new) - attributes.lfs_paths(repo, triples, new)
     if not missing:
         return files
-    mode, oid = files.get(".gitattributes", ("100644", ""))
+    mode, oid = files.get(attributes.FILE, ("100644", ""))
     text = git.read_blobs(repo, [oid])[0] if oid else b""
     text += b"\n" if text and not text.endswith(b"\n") else b""
     text += "".join(attributes.exact_rule(path) for path in sorted(missing)).encode()
     new_oid = git.git(repo, "hash-object", "-w", "--stdin", stdin=text).decode().strip()
-    return {**files, ".gitattributes": (mode, new_oid)}
+    return {**files, attributes.FILE: (mode, new_oid)}
 
 
 def _write_commit(

@@ -6,6 +6,7 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import quote
 
 from slogpt_hf.hub.embedded import git
@@ -22,7 +23,12 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]{1,253})(:\d{1,5})?")
 
 @dataclass(frozen=True)
 class Hub:
-    """What all requests share. Ports are those of the two listening sockets."""
+    """What all requests share.
+
+    Attributes:
+        port, lfs_port: those of the two listening sockets.
+        xet: where this server run keeps xorbs; None if it does not speak the Xet protocol.
+    """
 
     store: Store
     host: str
@@ -30,6 +36,7 @@ class Hub:
     lfs_port: int
     token: str | None
     signer: Signer
+    xet: Path | None = None
 
 
 @dataclass(frozen=True)

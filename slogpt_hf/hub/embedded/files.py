@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
-from slogpt_hf.hub.embedded import git, lfs, names
+from slogpt_hf.hub.embedded import git, lfs, names, xet
 from slogpt_hf.hub.embedded.context import Context
 from slogpt_hf.hub.embedded.git import Entry, Repository
 from slogpt_hf.hub.embedded.wire import FileSlice, RefusalError, Response, json_response
@@ -46,7 +47,7 @@ def raw(context: Context) -> Response:
 
 
 def batch(context: Context) -> Response:
-    """The LFS batch API (git-lfs `docs/api/batch.md`), transfer `basic`."""
+    """The LFS batch API (git-lfs `docs/api/batch.md`), transfer `basic` or, if asked for, `xet`."""
     payload = context.request.json()
     operation = payload.get("operation")
     if operation not in ("upload", "download"):
@@ -57,8 +58,12 @@ def batch(context: Context) -> Response:
     objects = payload.get("objects")
     if not isinstance(objects, list):
         raise RefusalError(422, "`objects` must be a list.")
-    answers = [_batch_object(context, repo, operation, item) for item in objects]
-    body = {"transfer": "basic", "objects": answers, "hash_algo": "sha256"}
+    offered = payload.get("transfers")
+    by_xet = operation == "upload" and isinstance(offered, list) and "xet" in offered
+    run = context.hub.xet if by_xet else None
+    answers = [_batch_object(context, repo, operation, item, run) for item in objects]
+    transfer = "xet" if run else "basic"
+    body = {"transfer": transfer, "objects": answers, "hash_algo": "sha256"}
     return json_response(body, headers={"Content-Type": _LFS_TYPE})
 
 
@@ -84,7 +89,7 @@ def download_object(context: Context) -> Response:
 def upload_object(context: Context) -> Response:
     repo, sha256, size = _signed(context, "upload")
     if lfs.object_size(repo, sha256) != size:
-        lfs.receive(repo, sha256, size, context.request.body)
+        lfs.receive(repo, sha256, size, lfs.pieces(context.request.body))
     return Response(200, b"", {"ETag": f'"{sha256}"'})
 
 
@@ -147,7 +152,9 @@ def _signed(context: Context, action: str) -> tuple[Repository, str, int]:
     return repo, sha256, int(size)
 
 
-def _batch_object(context: Context, repo: Repository, operation: str, item: Any) -> dict[str, Any]:
+def _batch_object(
+    context: Context, repo: Repository, operation: str, item: Any, xet_run: Path | None
+) -> dict[str, Any]:
     sha256, size = (item.get("oid"), item.get("size")) if isinstance(item, dict) else (None, None)
     if not isinstance(sha256, str) or not isinstance(size, int) or size < 0:
         raise RefusalError(422, "An LFS object needs `oid` and `size`.")
@@ -157,7 +164,9 @@ def _batch_object(context: Context, repo: Repository, operation: str, item: Any)
     present = lfs.object_size(repo, sha256) == size
     if operation == "download" and not present:
         return {**answer, "error": {"code": 404, "message": "Object does not exist."}}
-    if operation == "download" or not present:
+    if xet_run and not present:
+        answer["actions"] = {"upload": xet.upload_action(context, repo, xet_run)}
+    elif operation == "download" or not present:
         href = context.hub.signer.link(context.lfs_endpoint, operation, repo.id, sha256, size)
         answer["actions"] = {operation: {"href": href}}
     if operation == "upload" and not present:

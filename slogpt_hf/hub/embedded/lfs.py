@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +30,14 @@ def object_size(repo: Repository, sha256: str) -> int | None:
         return None
 
 
-def receive(repo: Repository, sha256: str, size: int, body: BinaryIO) -> None:
+def pieces(body: BinaryIO) -> Iterator[memoryview]:
+    """A body in pieces of one reused buffer."""
+    piece = memoryview(bytearray(PIECE))
+    while read := body.readinto(piece):  # type: ignore[attr-defined]
+        yield piece[:read]
+
+
+def receive(repo: Repository, sha256: str, size: int, content: Iterable[memoryview]) -> None:
     """Store an object, in constant memory; it gets its name only when digest and size are right.
 
     Raises:
@@ -39,11 +47,12 @@ def receive(repo: Repository, sha256: str, size: int, body: BinaryIO) -> None:
     with tempfile.NamedTemporaryFile(dir=repo.incoming, prefix="lfs-", delete=False) as file:
         try:
             digest, count = hashlib.sha256(), 0
-            piece = memoryview(bytearray(PIECE))
-            while (read := body.readinto(piece)) and count <= size:  # type: ignore[attr-defined]
-                digest.update(piece[:read])
-                file.write(piece[:read])
-                count += read
+            for piece in content:
+                digest.update(piece)
+                file.write(piece)
+                count += len(piece)
+                if count > size:
+                    break
             if count != size or digest.hexdigest() != sha256:
                 raise RefusalError(
                     400, f"The content received is not the object {sha256} of {size} bytes."
@@ -72,7 +81,10 @@ def fsync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Signer:
-    """Links to objects carry no token, so they carry a signature; it is good for one server run."""
+    """Signatures that are good for one server run.
+
+    Links to objects carry no token, so they carry a signature; a Xet token is one.
+    """
 
     secret: bytes
 
@@ -84,6 +96,22 @@ class Signer:
         expected = self._signature(action, repo_id, sha256, size)
         return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
 
-    def _signature(self, action: str, repo_id: str, sha256: str, size: int) -> str:
-        message = "\n".join((action, repo_id, sha256, str(size)))
-        return hmac.new(self.secret, message.encode(), hashlib.sha256).hexdigest()
+    def token(self, action: str, repo_id: str, expires: int) -> str:
+        """A Xet token for one repository; `expires` in seconds since 1970."""
+        return f"{action}.{expires}.{self._signature('xet', action, repo_id, expires)}"
+
+    def token_action(self, token: str, repo_id: str, now: float) -> str | None:
+        """What a Xet token allows; None if it is not one of this repository or has expired."""
+        action, _, rest = token.partition(".")
+        expires = rest.partition(".")[0]
+        if not (expires.isascii() and expires.isdigit() and len(expires) < 19):
+            return None
+        expected = self.token(action, repo_id, int(expires))
+        is_mine = hmac.compare_digest(
+            expected.encode("utf-8", "replace"), token.encode("utf-8", "replace")
+        )
+        return action if is_mine and int(expires) > now else None
+
+    def _signature(self, *parts: str | int) -> str:
+        message = "\n".join(map(str, parts))
+        return hmac.new(self.secret, message.encode("utf-8", "replace"), hashlib.sha256).hexdigest()

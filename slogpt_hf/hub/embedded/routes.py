@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from slogpt_hf.hub.embedded import api, files, git, pages
+from slogpt_hf.hub.embedded import api, files, git, pages, xet
 from slogpt_hf.hub.embedded.context import Context, Handler, Hub, Route
 from slogpt_hf.hub.embedded.wire import RefusalError, Request, Response, refusal_response
 
 _MODEL = "api/models/{ns}/{name}"
 _LFS = "{ns}/{name}.git/info/lfs"
+_XET = "xet/{run}/{ns}/{name}"
 
 API: tuple[Route, ...] = (
     Route("GET", "", pages.index),
@@ -34,8 +35,8 @@ API: tuple[Route, ...] = (
     Route("DELETE", f"{_MODEL}/tag/{{rev}}", api.delete_tag),
     Route("POST", f"{_MODEL}/branch/{{rev}}", api.create_branch),
     Route("DELETE", f"{_MODEL}/branch/{{rev}}", api.delete_branch),
-    Route("GET", f"{_MODEL}/xet-read-token/{{rev}}", api.xet_token),
-    Route("GET", f"{_MODEL}/xet-write-token/{{rev}}", api.xet_token),
+    Route("GET", f"{_MODEL}/xet-read-token/{{rev*}}", xet.read_token),
+    Route("GET", f"{_MODEL}/xet-write-token/{{rev*}}", xet.write_token),
     Route("POST", f"{_LFS}/objects/batch", files.batch),
     Route("POST", f"{_LFS}/objects/verify", files.verify),
     Route("GET", "{ns}/{name}/resolve/{rev}/{path*}", files.resolve),
@@ -46,6 +47,10 @@ API: tuple[Route, ...] = (
 LFS: tuple[Route, ...] = (
     Route("GET", "{ns}/{name}/{oid}", files.download_object),
     Route("PUT", "{ns}/{name}/{oid}", files.upload_object),
+    Route("POST", f"{_XET}/v1/xorbs/default/{{hash}}", xet.upload_xorb),
+    Route("POST", f"{_XET}/v1/shards", xet.upload_shard),
+    Route("POST", f"{_XET}/v2/shards", xet.upload_shard_v2),
+    Route("POST", f"{_XET}/shards", xet.upload_shard),
 )
 
 _OTHER_KINDS = frozenset({"datasets", "spaces", "kernels", "buckets"})

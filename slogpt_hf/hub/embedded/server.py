@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from slogpt_hf.errors import HubError, UsageError
-from slogpt_hf.hub.embedded import routes
+from slogpt_hf.hub.embedded import routes, xet_xorbs
 from slogpt_hf.hub.embedded.context import Hub
 from slogpt_hf.hub.embedded.lfs import Signer
 from slogpt_hf.hub.embedded.store import open_store
@@ -53,11 +53,13 @@ class RunningHub:
         endpoint: value for `HF_ENDPOINT`, without a slash at the end.
         lfs_endpoint: where LFS objects travel; clients learn it from the API.
         folder: the hub's folder, absolute.
+        xet: whether clients may upload by the Xet protocol.
     """
 
     endpoint: str
     lfs_endpoint: str
     folder: Path
+    xet: bool
     _stopped: threading.Event = field(repr=False, compare=False)
 
     def wait(self) -> None:
@@ -72,6 +74,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 0,
     token: str | None = None,
+    xet: bool = True,
     intercept: Intercept | None = None,
 ) -> Iterator[RunningHub]:
     """Serve the Hugging Face Hub's HTTP protocol over a folder of bare git repositories.
@@ -81,6 +84,8 @@ def serve(
         host: address to listen on.
         port: port of the API, 0 for any; the LFS socket takes the next port if that is free.
         token: when given, writing and reading private repositories need it.
+        xet: whether to speak the Xet protocol too; needs the package `lz4`, without which the hub
+            is one without Xet, and clients need `HF_HUB_DISABLE_XET=1` to upload.
         intercept: called with every request before it is handled; what it returns is the answer.
             It may raise ConnectionError to drop the connection without one.
 
@@ -96,16 +101,18 @@ def serve(
     with ExitStack() as stack:
         store = stack.enter_context(open_store(folder))
         stack.callback(stopped.set)
+        speaks_xet = xet and xet_xorbs.is_available()
+        xorbs = store.incoming / f"xet-{secrets.token_hex(8)}" if speaks_xet else None
+        if xorbs:
+            stack.callback(shutil.rmtree, xorbs, ignore_errors=True)
         api = _listen(host, port, stack)
         lfs = _listen_beside(host, port, stack)
-        hub = Hub(
-            store, _url_host(host), api.port, lfs.port, token, Signer(secrets.token_bytes(32))
-        )
+        signer = Signer(secrets.token_bytes(32))
+        hub = Hub(store, _url_host(host), api.port, lfs.port, token, signer, xorbs)
         for server, name in ((api, "api"), (lfs, "lfs")):
             server.start(name, hub, intercept)
-        running = RunningHub(
-            f"http://{hub.host}:{api.port}", f"http://{hub.host}:{lfs.port}", store.folder, stopped
-        )
+        endpoint, lfs_endpoint = (f"http://{hub.host}:{port}" for port in (api.port, lfs.port))
+        running = RunningHub(endpoint, lfs_endpoint, store.folder, speaks_xet, stopped)
         _logger.info("serving %s on %s", store.folder, running.endpoint)
         yield running
 

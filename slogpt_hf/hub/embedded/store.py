@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from slogpt_hf.errors import UsageError
@@ -56,8 +57,21 @@ class Store:
         )
         return [repo for repo in found if repo]
 
-    def create(self, namespace: str, name: str, *, private: bool) -> Repository:
+    def create(
+        self,
+        namespace: str,
+        name: str,
+        *,
+        private: bool,
+        contents: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> Repository:
         """Create a repository with the Hub's initial commit on `main`.
+
+        Args:
+            namespace: of the repository, as `name` beside it.
+            name: of the repository.
+            private: whether only the owner may read it.
+            contents: path to content of the commit's files; they come before the Hub's own.
 
         Raises:
             RefusalError: 400 for a name that the Hub would not take, 409 if it exists.
@@ -76,7 +90,8 @@ class Store:
             (draft_dir / "lfs" / "objects").mkdir(parents=True)
             settings = {"private": private, "createdAt": datetime.now(UTC).isoformat()}
             (draft_dir / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
-            commits.write_initial(draft, {".gitattributes": attributes.INITIAL.encode()})
+            defaults = {attributes.FILE: attributes.INITIAL.encode()}
+            commits.write_initial(draft, {**defaults, **contents})
             _fsync_all(draft_dir)
             draft_dir.chmod(0o755)
             repo.git_dir.parent.mkdir(exist_ok=True)

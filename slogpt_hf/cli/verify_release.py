@@ -1,0 +1,104 @@
+"""``slogpt-hf verify-release``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from slogpt_hf.cli import printable
+from slogpt_hf.cli.options import (
+    json_option,
+    merged,
+    print_json,
+    progress_for,
+    quiet_option,
+    settings_options,
+)
+from slogpt_hf.errors import UsageError
+from slogpt_hf.files import is_folder
+
+if TYPE_CHECKING:
+    from slogpt_hf.verification import Verification
+
+
+@click.command(
+    "verify-release",
+    epilog="Example: slogpt-hf verify-release me/my-model@v1.0.0 --public-key signing.pub",
+)
+@click.argument("release", metavar="REPO@TAG")
+@settings_options("hub", "token_file", "oidc")
+@click.option("--public-key", metavar="FILE", help="Public key that the release is signed with.")
+@click.option(
+    "--identity", metavar="NAME", help="Identity that it is signed with: an address or a URL."
+)
+@click.option(
+    "--identity-provider", metavar="URL", help="OIDC provider that vouches for the identity."
+)
+@click.option(
+    "--require-signature", is_flag=True, help="Fail where no signature was found and checked."
+)
+@click.option(
+    "--download/--no-download",
+    default=True,
+    help="Download large files and hash them, or believe the hub's own digests.",
+)
+@json_option
+@quiet_option
+def command(
+    release: str,
+    public_key: str | None,
+    identity: str | None,
+    identity_provider: str | None,
+    require_signature: bool,
+    download: bool,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
+    """Check the published release REPO@TAG: its files, its proof and its signature.
+
+    Every file is downloaded and hashed. Naming a key or an identity requires its signature. Exit
+    code 0: all is as it was proven and signed; 4: something is not.
+    """
+    from slogpt_hf.hub.client import hub_of
+    from slogpt_hf.signing import Signer
+    from slogpt_hf.verification import ReleaseError, parse_release, verify_release
+
+    repo_id, tag = parse_release(release)
+    settings = merged(flags)
+    folder = Path(settings.hub) if settings.hub else None
+    if folder and not is_folder(folder):
+        raise UsageError(f"{folder}: no such folder of a hub.", hint="Check --hub.")
+    named = public_key or identity or identity_provider
+    key = Path(public_key) if public_key else None
+    with hub_of(settings, repo_id) as hub:
+        result = verify_release(
+            hub,
+            repo_id,
+            tag,
+            signer=Signer(key, identity, identity_provider) if named else None,
+            require_signature=require_signature,
+            download=download,
+            progress=progress_for(quiet or as_json),
+        )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print(result, settings.hub or result.endpoint)
+    if result.failed:
+        raise ReleaseError(
+            f"{release} is not what was proven: {', '.join(result.failed)} failed.",
+            hint="Do not load it; ask its owner.",
+        )
+
+
+def _print(result: Verification, where: str) -> None:
+    rows = [(check.name, check.status, check.detail) for check in result.checks]
+    names, statuses = (max(len(row[column]) for row in rows) for column in (0, 1))
+    click.echo(f"{result.repo_id}@{result.tag} on {where}, commit {result.commit}\n")
+    for name, status, detail in rows:
+        click.echo(f"{name:<{names}}  {status:<{statuses}}  {printable(detail)}")
+    if result.others:
+        click.echo(f"\nNot of the release: {printable(', '.join(result.others))}")

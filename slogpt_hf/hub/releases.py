@@ -1,0 +1,105 @@
+"""Releases that the hub holds: which one has an identity, and where the next one goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slogpt_hf.card.record import Record, find_release
+from slogpt_hf.hub.client import Hub
+from slogpt_hf.hub.publish import create_tag, taken_tag
+from slogpt_hf.hub.state import RepoState, holds_release, record_at
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release on the hub.
+
+    Attributes:
+        released: False if this checkpoint with these settings was released before.
+        repo_id: NAMESPACE/NAME.
+        version: semantic version.
+        tag: of the release.
+        commit: id of the Hub commit.
+        branch: Hub branch that took the commit; None if it was released before.
+        endpoint: base URL of the hub.
+        record: the release's ``release.json``, or what the ledger keeps of it if it was released
+            before.
+    """
+
+    released: bool
+    repo_id: str
+    version: str
+    tag: str
+    commit: str
+    branch: str | None
+    endpoint: str
+    record: Record
+
+
+def branch_for(promote: str, record: Record, state: RepoState) -> str:
+    """The branch that a release goes to.
+
+    Args:
+        promote: ``latest``, ``best`` or ``never``.
+        record: of the release; its validation loss counts for ``best``.
+        state: the repository, with what its branch holds now.
+    """
+    held = state.records.get(state.revision)
+    loss = record["checkpoint"].get("val_loss")
+    is_best = loss is not None and (
+        held is None or (best := held["checkpoint"].get("val_loss")) is None or loss < best
+    )
+    promoted = {"latest": True, "best": is_best, "never": False}[promote]
+    return state.revision if promoted else state.candidates
+
+
+def published_release(hub: Hub, state: RepoState, wanted: str, tag: str | None) -> Release | None:
+    """The release with this identity, if the hub holds it; one that lacks its tag gets it.
+
+    Args:
+        hub: where to look.
+        state: the repository as it is.
+        wanted: the identity.
+        tag: that the release would get; None if its version decides.
+
+    Raises:
+        TagConflictError: the tag is there, with other content.
+    """
+    if entry := find_release(state.ledger, wanted):
+        return _as_released(hub, state, entry)
+    if tag is None or tag not in state.tags:
+        return None
+    # On another branch than those whose ledgers were read.
+    record = record_at(hub, state.repo_id, state.tags[tag])
+    if record is None or record["identity"] != wanted:
+        raise taken_tag(tag, state)
+    return _found(hub, state, record, state.tags[tag])
+
+
+def _as_released(hub: Hub, state: RepoState, entry: Record) -> Release | None:
+    """The release of a ledger's entry, as far as its tag or commit are what the entry says."""
+    repo_id, tag, commit = state.repo_id, entry["tag"], entry.get("commit")
+    if tagged := state.tags.get(tag):
+        if tagged == commit:
+            return _found(hub, state, entry, tagged)
+        record = record_at(hub, repo_id, tagged)
+        if record is None or record["identity"] != entry["identity"]:
+            return None  # the tag names something else, whatever the ledger says
+        return _found(hub, state, record, tagged)
+    # Stopped between commit and tag: the tag is all that is missing.
+    heads = (state.head(b) for b, r in state.records.items() if r["identity"] == entry["identity"])
+    untagged = commit or next(heads, None)
+    record = record_at(hub, repo_id, untagged) if untagged else None
+    if untagged is None or record is None or record["identity"] != entry["identity"]:
+        return None
+    if not holds_release(hub, repo_id, untagged, record):
+        return None
+    version = entry["version"]
+    create_tag(hub, repo_id, tag, untagged, f"Release {version}")
+    branch = next((b for b, head in state.branches.items() if head == untagged), None)
+    return Release(True, repo_id, version, tag, untagged, branch, hub.endpoint, record)
+
+
+def _found(hub: Hub, state: RepoState, entry: Record, commit: str) -> Release:
+    version, tag = entry["version"], entry["tag"]
+    return Release(False, state.repo_id, version, tag, commit, None, hub.endpoint, entry)

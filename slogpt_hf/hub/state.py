@@ -1,0 +1,188 @@
+"""What the hub holds before a release: the hub is the only state, there is no database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slogpt_hf.card.record import (
+    CARD_FILE,
+    RECORD_FILE,
+    Record,
+    is_record,
+    ledger,
+    merged_ledgers,
+)
+from slogpt_hf.errors import HubError
+from slogpt_hf.hub.client import Hub, request
+from slogpt_hf.hub.tree import files_at
+from slogpt_hf.hub.versions import newest, newest_tag
+
+DEFAULT_BRANCH = "main"
+CANDIDATES = "{revision}-candidates"
+MOST_FILE_BYTES = 64 * 1024 * 1024  # of a file that git itself keeps
+
+
+@dataclass(frozen=True)
+class RepoState:
+    """A repository as it was when a release was planned.
+
+    Attributes:
+        repo_id: NAMESPACE/NAME, the new one if the repository was renamed.
+        exists: whether there is such a repository.
+        revision: branch that releases are promoted to.
+        branches: name to commit id.
+        tags: name to commit id.
+        records: ``release.json`` at the head of ``revision`` and of its candidates, by branch; only
+            those that slogpt-hf wrote.
+        ledger: every release that these know of.
+    """
+
+    repo_id: str
+    exists: bool
+    revision: str
+    branches: Mapping[str, str]
+    tags: Mapping[str, str]
+    records: Mapping[str, Record]
+    ledger: tuple[Record, ...]
+
+    @property
+    def candidates(self) -> str:
+        """The branch of releases that are not promoted."""
+        return CANDIDATES.format(revision=self.revision)
+
+    def head(self, branch: str) -> str | None:
+        """Commit that a branch is at or would start at; None for a repository without any."""
+        for name in (branch, self.revision, DEFAULT_BRANCH):
+            if name in self.branches:
+                return self.branches[name]
+        return None
+
+    def record(self, branch: str) -> Record | None:
+        """``release.json`` of the commit that a branch is at or would start at."""
+        return next((r for b, r in self.records.items() if self.head(b) == self.head(branch)), None)
+
+    @property
+    def last(self) -> Record | None:
+        """The release with the highest version; None without any."""
+        return newest(self.ledger)
+
+
+def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
+    """Look at the repository and the branches that a release would go to.
+
+    Two requests, one more if there are candidates.
+
+    Raises:
+        HubError: the hub refused or could not be reached.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        refs = request(
+            hub, "reading the repository", repo_id, lambda: hub.api.list_repo_refs(repo_id)
+        )
+    except HubError as error:
+        if not isinstance(error.__cause__, RepositoryNotFoundError):
+            raise
+        return RepoState(repo_id, False, revision, {}, {}, {}, ())
+    if repo_id in hub.renamed:
+        hub.tell(f" publish: {repo_id} was renamed to {hub.renamed[repo_id]}; releasing there.")
+        repo_id = hub.renamed[repo_id]
+    branches = {branch.name: branch.target_commit for branch in refs.branches}
+    tags = {tag.name: tag.target_commit for tag in refs.tags}
+    state = RepoState(repo_id, True, revision, branches, tags, {}, ())
+    records: dict[str, Record] = {}
+    for branch in (revision, state.candidates):
+        commit = state.head(branch)
+        is_seen = commit in {state.head(other) for other in records}
+        if commit and not is_seen and (record := record_at(hub, repo_id, commit)):
+            records[branch] = record
+    known = [ledger(r, commit_of(r, state.head(b), tags)) for b, r in records.items()]
+    if not records and (tag := newest_tag(tags)):
+        # The head's record was deleted by hand.
+        known = [ledger(record_at(hub, repo_id, tags[tag]), tags[tag])]
+    return RepoState(repo_id, True, revision, branches, tags, records, merged_ledgers(*known))
+
+
+def commit_of(record: Record, head: str | None, tags: Mapping[str, str]) -> str | None:
+    """The commit that published the release which ``record``, at ``head``, is about.
+
+    None where only reading the tag's commit could tell: somebody committed since.
+    """
+    if isinstance(rollback := record.get("rollback"), dict):
+        commit = rollback.get("commit")
+        return commit if isinstance(commit, str) else None
+    return head if tags.get(record["tag"]) in (None, head) else None
+
+
+def record_at(hub: Hub, repo_id: str, commit: str) -> Record | None:
+    """The ``release.json`` of a commit; None if it has none that slogpt-hf wrote.
+
+    Raises:
+        HubError: the hub refused or could not be reached.
+    """
+    content = read_file(hub, repo_id, RECORD_FILE, commit)
+    if content is None:
+        return None
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return record if is_record(record) else None
+
+
+def read_file(hub: Hub, repo_id: str, path: str, commit: str) -> bytes | None:
+    """A small file of a commit, by one request; None if it is not there.
+
+    Raises:
+        HubError: the hub refused or could not be reached, or the file is larger than
+            MOST_FILE_BYTES.
+    """
+    from huggingface_hub import get_session, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+    url = hf_hub_url(repo_id, path, revision=commit, endpoint=hub.endpoint)
+    headers = build_hf_headers(token=hub.api.token, library_name=hub.api.library_name)
+
+    def read() -> bytes:
+        with get_session().stream("GET", url, headers=headers) as response:
+            if response.status_code >= 400:
+                response.read()
+            hf_raise_for_status(response)
+            content = b""
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > MOST_FILE_BYTES:
+                    raise HubError(f"{repo_id}: {path} is larger than {MOST_FILE_BYTES} bytes.")
+            return content
+
+    def read_or_none() -> bytes | None:
+        try:
+            return read()
+        except EntryNotFoundError:
+            return None
+
+    return request(hub, f"reading {path}", repo_id, read_or_none)
+
+
+def holds_release(hub: Hub, repo_id: str, commit: str, record: Record) -> bool:
+    """Whether every file of a commit is the one that ``record`` proves, the card aside.
+
+    Raises:
+        HubError: the hub refused or could not be reached.
+    """
+    found = files_at(hub, repo_id, commit)
+    proven = {name: digest for name, digest in record["files"].items() if name != CARD_FILE}
+    if not proven.keys() <= found.keys():
+        return False
+    for name, digest in proven.items():
+        held = found[name].sha256
+        if held is None:
+            held = hashlib.sha256(read_file(hub, repo_id, name, commit) or b"").hexdigest()
+        if held != digest:
+            return False
+    return True

@@ -1,0 +1,47 @@
+"""What a commit on the hub holds: path, size and digest of every file, as the hub states them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from slogpt_hf.hub.client import Hub, readable_errors
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a commit.
+
+    Attributes:
+        sha256: of the content as 64 hex digits where LFS keeps it; None for a file in git itself.
+        blob_id: git's SHA-1 of the blob as 40 hex digits; for a file in LFS that of its pointer.
+        n_bytes: size of the content.
+    """
+
+    sha256: str | None
+    blob_id: str
+    n_bytes: int
+
+
+def files_at(hub: Hub, repo_id: str, revision: str) -> dict[str, HubFile]:
+    """Every file of a revision, by its path.
+
+    Raises:
+        HubError: the hub refused or could not be reached.
+    """
+    from huggingface_hub.hf_api import RepoFile
+
+    with readable_errors("listing the files", repo_id):
+        return {
+            entry.path: HubFile(entry.lfs.sha256 if entry.lfs else None, entry.blob_id, entry.size)
+            for entry in hub.api.list_repo_tree(repo_id, recursive=True, revision=revision)
+            if isinstance(entry, RepoFile)
+        }
+
+
+def git_blob_id(content: bytes) -> str:
+    """The id that git gives a file of this content, 40 hex digits.
+
+    Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+    """
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,202 @@
+"""The checks of a release; each compares what was read and says what it compared."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any, TypeGuard
+
+from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, REPORT_FILE, Record
+from slogpt_hf.hub.publish import LOADED_BY_TRANSFORMERS
+from slogpt_hf.progress import human_bytes
+from slogpt_hf.recording import VERDICT_FIELDS
+from slogpt_hf.signing import SIGNATURE_FILE, SignatureError, Signer
+from slogpt_hf.verification.contents import Contents
+
+OK, FAILED, NOT_CHECKED, NONE = "ok", "FAILED", "not checked", "none"
+MOST_NAMED = 5  # problems in a message
+FP64_BOUND = 1e-10  # docs/parity.md; slogpt_hf.parity.gate has it too, but imports torch
+BATCH_FIGURES = ("fp64_error", "fp32_error", "fp32_noise")
+LARGEST_NUMBER = 2**63
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: of the check.
+        status: ``ok``, ``FAILED``, ``not checked`` or ``none``.
+        detail: what was compared, or what is wrong.
+    """
+
+    name: str
+    status: str
+    detail: str
+
+
+def own_files(record: Record) -> frozenset[str]:
+    """The files of a release."""
+    return frozenset({*record["files"], RECORD_FILE, CARD_FILE, SIGNATURE_FILE})
+
+
+def check_record(record: Record, repo_id: str, tag: str) -> Check:
+    """The record is that of the repository and the tag under which it was found."""
+    said = f"{_shown(record.get('repo_id'))}@{_shown(record.get('tag'))}"
+    problems = []
+    if (record.get("repo_id"), record.get("tag")) != (repo_id, tag):
+        problems.append(
+            f"{RECORD_FILE} is that of {said}: a copied release, or a repository renamed since"
+        )
+    if not isinstance(record.get("version"), str):
+        problems.append(f"{RECORD_FILE} names no version")
+    by = f"version {_shown(record.get('version'))}, by {_shown(record.get('tool'))}"
+    return _check("record", problems, f"{RECORD_FILE} is that of {said}, {by}")
+
+
+def check_files(record: Record, contents: Contents, *, download: bool) -> Check:
+    """Every file that the record lists is there with its digest, and none is loaded besides."""
+    proven, tree = record["files"], contents.tree
+    problems = [f"{name} is missing" for name in sorted(proven) if name not in tree]
+    problems += [
+        f"{name} is not the file that {RECORD_FILE} lists"
+        for name in sorted(proven.keys() & tree.keys())
+        if contents.digests[name] != proven[name]
+    ]
+    problems += contents.faults
+    problems += [
+        f"{name} is not of the release, but from_pretrained would load it"
+        for name in sorted(tree.keys() - own_files(record))
+        if any(fnmatch(name, pattern) for pattern in LOADED_BY_TRANSFORMERS)
+    ]
+    size = human_bytes(sum(tree[name].n_bytes for name in proven.keys() & tree.keys()))
+    whose = "of the bytes" if download else "as the hub states it (--no-download)"
+    detail = f"{len(proven)} files, {size}: SHA-256 {whose} is that of {RECORD_FILE}"
+    return _check("files", problems, detail)
+
+
+def check_parity(record: Record, contents: Contents) -> Check:
+    """The report says that the proof passed, within its bounds, with the record's figures."""
+    report = parsed(contents.texts.get(REPORT_FILE, b""))
+    if not isinstance(report, dict):
+        return _check("parity", [f"{REPORT_FILE} is missing or is no parity report"], "")
+    problems = [] if REPORT_FILE in record["files"] else [f"{RECORD_FILE} lists no {REPORT_FILE}"]
+    problems += [
+        f"{field} is {_shown(report.get(field))} in {REPORT_FILE}, "
+        f"{_shown(record['parity'].get(field))} in {RECORD_FILE}"
+        for field in VERDICT_FIELDS
+        if field not in report or report[field] != record["parity"].get(field, math.nan)
+    ]
+    if not problems:
+        problems = _report_problems(report)
+    if problems:
+        return _check("parity", problems, "")
+    figures = [
+        f"{name} error {report[f'{field}_error']:.1e} (bound {report[f'{field}_bound']:.1e})"
+        for name, field in (("float64", "fp64"), ("float32", "fp32"))
+    ]
+    return _check("parity", [], f"{', '.join(figures)} in {REPORT_FILE} and {RECORD_FILE}")
+
+
+def check_signature(
+    record: Record,
+    contents: Contents,
+    signed: Mapping[str, str] | SignatureError | None,
+    signer: Signer | None,
+    *,
+    required: bool,
+) -> Check:
+    """The signature is the signer's, and vouches for every file of the release as it is.
+
+    Args:
+        record: of the release.
+        contents: with the digests of all its files and of all signed ones.
+        signed: what ``signer`` vouches for, path to SHA-256; why nothing; None if not looked at.
+        signer: whose signature it has to be; None for no one's.
+        required: whether no signature, or an unchecked one, is a failure.
+    """
+    if isinstance(signed, SignatureError):
+        return _check("signature", [signed.message.rstrip(".")], "")
+    if signed is None:
+        absent = SIGNATURE_FILE not in contents.tree
+        detail = (
+            f"there is no {SIGNATURE_FILE}"
+            if absent
+            else f"there is {SIGNATURE_FILE}: name --public-key, or --identity and its provider"
+        )
+        status = NONE if absent else NOT_CHECKED
+        return Check("signature", FAILED if required or signer else status, detail)
+    problems = [
+        f"{name} is signed, but {'was changed' if name in contents.tree else 'is missing'}"
+        for name in sorted(signed)
+        if contents.digests.get(name) != signed[name]
+    ]
+    problems += [
+        f"{name} is not signed" for name in sorted({*record["files"], RECORD_FILE} - signed.keys())
+    ]
+    return _check("signature", problems, f"{len(signed)} files, signed by {signer}")
+
+
+def parsed(content: bytes) -> Any:
+    """The value of JSON; None of anything else."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _check(name: str, problems: Sequence[str], detail: str) -> Check:
+    if not problems:
+        return Check(name, OK, detail)
+    more = [f"and {len(problems) - MOST_NAMED} more"] if len(problems) > MOST_NAMED else []
+    return Check(name, FAILED, "; ".join([*problems[:MOST_NAMED], *more]))
+
+
+def _report_problems(report: Mapping[str, Any]) -> list[str]:
+    """Why the figures of a report do not amount to a proof."""
+    merge, batches = report.get("merge_error"), report.get("comparisons")
+    bounds = [
+        ("fp64_error", report.get("fp64_error"), report.get("fp64_bound")),
+        ("fp64_bound", report.get("fp64_bound"), FP64_BOUND),
+        ("fp32_error", report.get("fp32_error"), report.get("fp32_bound")),
+        ("merge_error", 0.0 if merge is None else merge, report.get("fp64_bound")),
+    ]
+    problems = [
+        f"{name} {_shown(value)} is not within {_shown(bound)}"
+        for name, value, bound in bounds
+        if not (_is_figure(value) and _is_figure(bound) and value <= bound)
+    ]
+    problems += [
+        f"{name} is not that of the worst batch"
+        for name in BATCH_FIGURES
+        if report.get(name) != _worst(batches, name)
+    ]
+    problems += [
+        f"{name} is {_shown(report.get(name))}"
+        for name, needed in (("passed", True), ("failures", []))
+        if report.get(name) != needed
+    ]
+    return [f"{REPORT_FILE}: {problem}" for problem in problems]
+
+
+def _worst(batches: Any, name: str) -> float | None:
+    """The largest figure of all batches; None if one has none."""
+    if not isinstance(batches, list):
+        return None
+    figures = [batch.get(name) if isinstance(batch, dict) else None for batch in batches]
+    known = [figure for figure in figures if _is_figure(figure)]
+    return max(known, default=None) if len(known) == len(figures) else None
+
+
+def _is_figure(value: Any) -> TypeGuard[float]:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return type(value) is int and abs(value) < LARGEST_NUMBER
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
