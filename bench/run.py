@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -139,6 +140,47 @@ def start_up(folder: Path, size: str, rounds: int) -> Iterator[Row]:
     yield Row("torch, transformers, huggingface_hub in --help", "modules", heavy, 0)
 
 
+def publishing(folder: Path, size: str, rounds: int) -> Iterator[Row]:
+    """A rerun with nothing to do, and a release against the client's own upload of its weights."""
+    from publishing import WEIGHTS, served
+
+    found = child("rerun", folder / "rerun-hub")
+    yield Row(
+        "rerun with nothing to do, requests",
+        f"{found['seconds']:.2f} s in all",
+        found["requests"],
+        3,
+    )
+    yield Row("torch, transformers in that rerun", "modules", found["heavy"], 0)
+    artefact = folder / "artefact"
+    gigabytes = child("make_artefact", artefact)["bytes"] / 1e9
+    for transfer in ("lfs", "xet"):
+        with served(folder / "hub") as endpoint, environment(HF_ENDPOINT=endpoint, HF_TOKEN="any"):
+            tasks = {
+                "release": lambda: child("publish", artefact, transfer),  # noqa: B023
+                "plain upload": lambda: child("upload", artefact / WEIGHTS, transfer),  # noqa: B023
+            }
+            seconds = {name: f["seconds"] for name, f in medians(rounds, tasks).items()}
+        figures = ", ".join(f"{task} {value:.2f} s" for task, value in seconds.items())
+        ratio = seconds["release"] / seconds["plain upload"]
+        yield Row(
+            f"release / plain upload of {gigabytes:.1f} GB by {transfer}", figures, ratio, 1.2
+        )
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Variables for the processes that are started in the block; a client's cache of its own."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ.update(variables | {"HF_HOME": home})
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
 def gate(folder: Path, size: str, rounds: int) -> Iterator[Row]:
     """The gate over the forward passes that it needs."""
     checkpoint, artefact = folder / "gate.pt", folder / "gate"
@@ -227,6 +269,7 @@ MEASUREMENTS = {
     "memory": Measurement(memory),
     "start-up": Measurement(start_up),
     "gate": Measurement(gate, "124M"),
+    "publishing": Measurement(publishing, rounds=3),
 }
 
 

@@ -219,6 +219,73 @@ def imports() -> FIGURES:
     return {"heavy": int(output.stdout.split()[-1])}
 
 
+def make_artefact(folder: str) -> FIGURES:
+    """An artefact with large weights, to be published."""
+    from publishing import N_BYTES
+    from publishing import make_artefact as make
+
+    make(Path(folder))
+    return {"bytes": N_BYTES}
+
+
+def publish(artefact: str, transfer: str) -> FIGURES:
+    """``slogpt-hf push`` of an artefact as the first release of a repository, imports aside."""
+    import hf_xet  # noqa: F401
+
+    from slogpt_hf import Settings
+    from slogpt_hf.release import push
+
+    repo_id = f"bench/ours-{time.time_ns()}"
+    with settled() as clock:
+        push(Path(artefact), Settings(repo_id=repo_id, transfer=transfer))
+    _delete(repo_id)
+    return {"seconds": clock.seconds}
+
+
+def upload(file: str, transfer: str) -> FIGURES:
+    """The client's own upload of one file to a new repository, imports aside."""
+    import hf_xet  # noqa: F401
+    from huggingface_hub import HfApi, constants
+
+    constants.HF_HUB_DISABLE_XET = transfer == "lfs"
+    repo_id = f"bench/plain-{time.time_ns()}"
+    api = HfApi(endpoint=os.environ["HF_ENDPOINT"], token="anonymous")
+    with settled() as clock:
+        api.create_repo(repo_id)
+        api.upload_file(path_or_fileobj=file, path_in_repo=Path(file).name, repo_id=repo_id)
+    _delete(repo_id)
+    return {"seconds": clock.seconds}
+
+
+def _delete(repo_id: str) -> None:
+    from huggingface_hub import HfApi
+
+    HfApi(endpoint=os.environ["HF_ENDPOINT"], token="anonymous").delete_repo(repo_id)
+
+
+def rerun(folder: str) -> FIGURES:
+    """``slogpt-hf release`` of what was released before: requests, heavy imports, seconds."""
+    from publishing import GOLDEN
+
+    from slogpt_hf.hub.embedded import serve
+
+    command = [sys.executable, "-X", "importtime", "-m", "slogpt_hf", "release"]
+    command += [str(GOLDEN / "ckpt.pt"), "--dataset", str(GOLDEN), "--repo-id", "bench/rerun"]
+    asked: list[object] = []
+    with serve(Path(folder), intercept=lambda request: asked.append(request)) as running:
+        environment = {**os.environ, "HF_ENDPOINT": running.endpoint, "HF_TOKEN": "anonymous"}
+        first = subprocess.run(command, check=True, capture_output=True, env=environment)
+        assert b"Released" in first.stdout
+        asked.clear()
+        started = time.perf_counter()
+        again = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        seconds = time.perf_counter() - started
+    assert "Nothing new" in again.stdout
+    imported = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines()}
+    heavy = len(imported & {"torch", "transformers"})
+    return {"requests": len(asked), "heavy": heavy, "seconds": seconds}
+
+
 def verify(checkpoint: str, artefact: str) -> FIGURES:
     """The gate and, of its time, the forward passes."""
     from slogpt_hf.checkpoints import read_checkpoint
@@ -235,6 +302,7 @@ if __name__ == "__main__":
         for f in (
             *(make, write_layout, convert, memory, inspect, usual),
             *(copy, start, imports, verify),
+            *(make_artefact, publish, upload, rerun),
         )
     }
     print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))

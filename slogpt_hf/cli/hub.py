@@ -41,6 +41,7 @@ def serve_command(folder: str, port: int, token_env: str | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     with suppress(KeyboardInterrupt), serve(Path(folder), port=port, token=token) as hub:
-        click.echo(f"export HF_ENDPOINT={hub.endpoint} HF_HUB_DISABLE_XET=1")
+        xet = "" if hub.xet else " HF_HUB_DISABLE_XET=1"
+        click.echo(f"export HF_ENDPOINT={hub.endpoint}{xet}")
         click.echo("Serving until Ctrl-C.", err=True)
         hub.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,7 +99,7 @@ def publish_artefact(hub: Hub, publication: Publication, state: RepoState) -> st
     require_free_tag(publication.tag, publication.branch, state)
     head = _prepared(hub, publication, state)
     found = files_at(hub, repo_id, head) if head else {}
-    stale = _stale_files(found, files, publication.branch, state)
+    stale = stale_files(found, files, publication.branch, state)
     changed = {
         name: path
         for name, path in files.items()
@@ -262,12 +262,17 @@ def _uploaded(
         transfer(way),
     ):
         _preupload(hub, repo_id, additions, publication.branch)
+    require_not_ignored(repo_id, additions)
+    return additions
+
+
+def require_not_ignored(repo_id: str, additions: Sequence[CommitOperationAdd]) -> None:
+    """Raise UsageError if the hub would leave files out of a commit; they must be preuploaded."""
     if ignored := [a.path_in_repo for a in additions if getattr(a, "_should_ignore", False)]:
         raise UsageError(
             f"{repo_id}: its .gitignore keeps {', '.join(ignored)} out.",
             hint="Delete the .gitignore there, or the lines that match.",
         )
-    return additions
 
 
 def _preupload(
@@ -335,8 +340,8 @@ def _transfer_of(hub: Hub, repo_id: str, publication: Publication) -> str:
     """``xet`` or ``lfs``: what was asked for, or else Xet where both sides have it."""
     from huggingface_hub.utils import is_package_available
 
-    if publication.transfer == "lfs":
-        return "lfs"
+    if publication.transfer == "lfs" or (publication.transfer == "auto" and hub.folder):
+        return "lfs"  # into a folder of this machine Xet would only take longer
     asked = publication.transfer == "xet"
     if not is_package_available("hf_xet"):
         if asked:
@@ -365,10 +370,19 @@ def _has_xet(hub: Hub, repo_id: str, branch: str) -> bool:
     return request(hub, "asking for Xet storage", repo_id, ask)
 
 
-def _stale_files(
-    found: Mapping[str, HubFile], files: Mapping[str, Path], branch: str, state: RepoState
+def stale_files(
+    found: Mapping[str, HubFile], files: Container[str], branch: str, state: RepoState
 ) -> list[str]:
     """Files of the branch's last release that this one lacks and that nobody has replaced since.
+
+    Args:
+        found: what the branch holds.
+        files: paths of the release that it is to hold.
+        branch: that takes the commit.
+        state: the repository, with the record of the branch's last release.
+
+    Returns:
+        Paths, sorted.
 
     Raises:
         UsageError: a file that was never ours would be loaded beside ours.

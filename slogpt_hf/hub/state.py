@@ -18,7 +18,7 @@ from slogpt_hf.card.record import (
 from slogpt_hf.errors import HubError
 from slogpt_hf.hub.client import Hub, request
 from slogpt_hf.hub.tree import files_at
-from slogpt_hf.hub.versions import newest, newest_tag
+from slogpt_hf.hub.versions import newest_first, newest_tag
 
 DEFAULT_BRANCH = "main"
 CANDIDATES = "{revision}-candidates"
@@ -37,7 +37,7 @@ class RepoState:
         tags: name to commit id.
         records: ``release.json`` at the head of ``revision`` and of its candidates, by branch; only
             those that slogpt-hf wrote.
-        ledger: every release that these know of.
+        ledger: every release that these know of, the highest version first.
     """
 
     repo_id: str
@@ -67,7 +67,7 @@ class RepoState:
     @property
     def last(self) -> Record | None:
         """The release with the highest version; None without any."""
-        return newest(self.ledger)
+        return next(iter(self.ledger), None)
 
 
 def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
@@ -94,17 +94,16 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
     branches = {branch.name: branch.target_commit for branch in refs.branches}
     tags = {tag.name: tag.target_commit for tag in refs.tags}
     state = RepoState(repo_id, True, revision, branches, tags, {}, ())
-    records: dict[str, Record] = {}
-    for branch in (revision, state.candidates):
-        commit = state.head(branch)
-        is_seen = commit in {state.head(other) for other in records}
-        if commit and not is_seen and (record := record_at(hub, repo_id, commit)):
-            records[branch] = record
+    # The candidates start at the branch, so that both may be one commit.
+    heads = {state.head(branch): branch for branch in (state.candidates, revision)}
+    found = {b: record_at(hub, repo_id, head) for head, b in heads.items() if head}
+    records = {branch: record for branch, record in found.items() if record}
     known = [ledger(r, commit_of(r, state.head(b), tags)) for b, r in records.items()]
     if not records and (tag := newest_tag(tags)):
         # The head's record was deleted by hand.
         known = [ledger(record_at(hub, repo_id, tags[tag]), tags[tag])]
-    return RepoState(repo_id, True, revision, branches, tags, records, merged_ledgers(*known))
+    entries = newest_first(merged_ledgers(*known))
+    return RepoState(repo_id, True, revision, branches, tags, records, entries)
 
 
 def commit_of(record: Record, head: str | None, tags: Mapping[str, str]) -> str | None:

@@ -62,9 +62,9 @@ def newest_tag(tags: Iterable[str]) -> str | None:
     return max(versions, key=lambda tag: versions[tag], default=None)
 
 
-def newest(entries: Iterable[Record]) -> Record | None:
-    """The release of a ledger with the highest version; None if none has one."""
-    return max(entries, key=lambda entry: parsed(entry["version"]) or (-1,), default=None)
+def newest_first(entries: Iterable[Record]) -> tuple[Record, ...]:
+    """The releases of a ledger, the highest version first."""
+    return tuple(sorted(entries, key=lambda entry: parsed(entry["version"]) or (-1,), reverse=True))
 
 
 def ref_from(template: str, values: Mapping[str, Any], what: str = "tag") -> str:

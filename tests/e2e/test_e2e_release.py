@@ -184,21 +184,12 @@ def refused(request: Request) -> Response | None:
     return Response(403, b'{"error": "no tags today"}') if is_tag else None
 
 
-def lost(request: Request) -> Response | None:
-    """The commit is made, but nobody hears of it."""
-    if request.method == "POST" and "commit" in request.path:
-        request.proceed()
-        raise ConnectionResetError
-    return None
-
-
 def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
 STOPS = {
     "tag refused": (embedded, "serve", functools.partial(embedded.serve, intercept=refused), 6),
-    "answer lost": (embedded, "serve", functools.partial(embedded.serve, intercept=lost), 6),
     "interrupted": (publish, "create_tag", interrupted, 130),
 }
 

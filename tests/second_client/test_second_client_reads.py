@@ -209,7 +209,7 @@ def test_tensors_are_counted_without_a_download(published: Published) -> None:
 
 def test_who_may_read_what(published: Published) -> None:
     owner = published.client
-    assert owner("whoAmI")["auth"]["accessToken"]["role"] == "write"
+    assert owner("whoAmI")["auth"]["accessToken"]["role"] == "admin"
     for client in (owner, replace(owner, token=None)):
         client("checkRepoAccess", repo=REPO)
         assert client("repoExists", repo=REPO)
