@@ -19,7 +19,8 @@ PIECE = 2**24
 def served(folder: Path) -> Iterator[str]:
     """The endpoint of an embedded hub over ``folder``, in another process."""
     command = [sys.executable, "-m", "slogpt_hf", "hub", "serve", str(folder), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         try:

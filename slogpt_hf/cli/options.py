@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from slogpt_hf.cli import printable
+from slogpt_hf.errors import UsageError
+from slogpt_hf.files import is_folder
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import CHOICES, NAMES, Settings, load_settings
+
+if TYPE_CHECKING:
+    from slogpt_hf.hub.client import Hub
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -94,3 +103,31 @@ def print_table(rows: list[tuple[str, Any]]) -> None:
     for name, value in rows:
         if value is not None:
             click.echo(f"{name:<{width}}  {value}")
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first row is its heading, and control characters do not pass."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+@contextmanager
+def named_hub(
+    repo_id: str, flags: dict[str, Any], progress: Progress
+) -> Iterator[tuple[Hub, Settings]]:
+    """The hub of a command that names its repository, and the settings, for the time of the block.
+
+    Raises:
+        UsageError: ``repo_id`` is not NAMESPACE/NAME, or there is no folder of a hub.
+        HubError: the hub refused to exchange an OIDC identity for a token.
+    """
+    from slogpt_hf.hub.client import hub_of
+
+    settings = replace(merged(flags), repo_id=repo_id)
+    if settings.hub and not is_folder(Path(settings.hub)):
+        raise UsageError(f"{settings.hub}: no such folder of a hub.", hint="Check --hub.")
+    with hub_of(settings, repo_id, progress.line) as hub:
+        yield hub, settings

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
-from slogpt_hf.card.facts import compare_url
+from slogpt_hf.card.facts import remote_url
 from slogpt_hf.card.record import Record
 from slogpt_hf.errors import HubError, UsageError
 from slogpt_hf.history.listing import (
@@ -20,7 +22,15 @@ from slogpt_hf.hub.client import Hub
 from slogpt_hf.hub.state import DEFAULT_BRANCH, record_at
 from slogpt_hf.hub.tree import HubFile, files_at
 from slogpt_hf.signing import SIGNATURE_FILE
+from slogpt_hf.watch import Provenance
 
+COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+COMPARE_PAGES = {  # below a repository's address, by host
+    "github.com": "compare/{a}...{b}",
+    "codeberg.org": "compare/{a}...{b}",
+    "gitlab.com": "-/compare/{a}...{b}",
+    "bitbucket.org": "branches/compare/{b}%0D{a}",
+}
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 # Heading to the path of a section in a record, and what of it a comparison leaves out: text for
 # the card, and what another row tells.
@@ -196,10 +206,32 @@ def file_changes(
         )
 
 
+def compare_url(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+    """The page that shows what changed from one source to another.
+
+    Args:
+        a: ``source`` of a record.
+        b: of the other.
+
+    Returns:
+        None for one and the same commit, and for a repository on a host that is not known to have
+        such a page.
+    """
+    remotes, commits = (
+        {text if isinstance(text := source.get(name), str) else "" for source in (a, b)}
+        for name in ("remote", "commit")
+    )
+    if len(remotes) != 1 or len(commits) != 2 or not all(map(COMMIT.fullmatch, commits)):
+        return None
+    remote = remote_url(Provenance(remote=remotes.pop()))
+    page = COMPARE_PAGES.get(urlsplit(remote).netloc) if remote else None
+    return f"{remote}/{page.format(a=a['commit'], b=b['commit'])}" if page else None
+
+
 def _digests(record: Record, tree: Mapping[str, HubFile]) -> dict[str, str]:
     # The record cannot have the digest of what signs it.
     signature = tree.get(SIGNATURE_FILE)
-    return record["files"] | ({SIGNATURE_FILE: signature.blob_id} if signature else {})
+    return {**record["files"], **({SIGNATURE_FILE: signature.blob_id} if signature else {})}
 
 
 def _at(record: Mapping[str, Any], path: tuple[str, ...]) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from slogpt_hf.card.record import Record, ledger, merged_ledgers
 from slogpt_hf.errors import HubError, UsageError
 from slogpt_hf.hub.client import Hub
 from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, commit_of, read_state, record_at
-from slogpt_hf.hub.versions import parsed
+from slogpt_hf.hub.versions import newest_first, parsed
 
 MOST_SUGGESTED = 5  # releases in a message
 
@@ -104,8 +104,9 @@ def known_releases(hub: Hub, state: RepoState) -> tuple[KnownRelease, ...]:
     for branch, head in sorted(state.branches.items()):
         if record := at_heads.get(head):
             holders.setdefault(key_of(record), []).append(branch)
-    releases = [_known(entry, state, holders.get(key_of(entry), ())) for entry in entries]
-    return tuple(sorted(releases, key=lambda each: parsed(each.version) or (-1,), reverse=True))
+    return tuple(
+        _known(entry, state, holders.get(key_of(entry), ())) for entry in newest_first(entries)
+    )
 
 
 def find_known(releases: Sequence[KnownRelease], wanted: str, repo_id: str) -> KnownRelease:
@@ -170,7 +171,7 @@ def _known(entry: Record, state: RepoState, branches: Sequence[str]) -> KnownRel
         tagged=tag in state.tags,
         date=_text(entry.get("date")),
         step=step if type(step) is int else None,
-        val_loss=float(loss) if type(loss) in (int, float) else None,
+        val_loss=float(loss) if isinstance(loss, int | float) else None,
         checkpoint=_text(checkpoint.get("file")),
         parity=section(entry, "parity"),
         source_commit=_text(source.get("commit")),

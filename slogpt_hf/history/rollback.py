@@ -24,7 +24,7 @@ from slogpt_hf.hub.publish import require_not_ignored, stale_files
 from slogpt_hf.hub.rounds import commit_on, until_settled
 from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, read_file, record_at
 from slogpt_hf.hub.tree import HubFile, files_at, git_blob_id
-from slogpt_hf.hub.versions import filled, require_ref
+from slogpt_hf.hub.versions import filled, newest_first, require_ref
 from slogpt_hf.signing import SIGNATURE_FILE
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def _head(state: RepoState, revision: str) -> str:
 
 def _record(state: RepoState, target: _Target, previous: str | None) -> Record:
     record = target.record
-    entries = merged_ledgers(state.ledger, record["previous"])
+    entries = newest_first(merged_ledgers(state.ledger, record["previous"]))
     return record | {
         "previous": [entry for entry in entries if key_of(entry) != key_of(record)],
         "rollback": {"commit": target.commit, "from": previous, "date": today()},
@@ -249,9 +249,7 @@ def _commit(
         ),
         *(CommitOperationDelete(path, is_folder=False) for path in plan.stale),
     ]
-    commit = commit_on(
-        hub, repo_id, operations, branch=revision, head=plan.head, message=message
-    )
+    commit = commit_on(hub, repo_id, operations, branch=revision, head=plan.head, message=message)
     found = files_at(hub, repo_id, commit)
     wrong = [name for name in target.digests if not target.is_held(name, found.get(name))]
     wrong += [name for name in plan.stale if name in found]
@@ -263,9 +261,7 @@ def _commit(
     return commit
 
 
-def _prepare(
-    hub: Hub, repo_id: str, revision: str, additions: list[CommitOperationAdd]
-) -> None:
+def _prepare(hub: Hub, repo_id: str, revision: str, additions: list[CommitOperationAdd]) -> None:
     """Ask how the hub takes each file, and send those that it now keeps by LFS."""
     hub.renew_token()
     request(
