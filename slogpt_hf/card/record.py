@@ -45,12 +45,12 @@ def is_record(content: Any) -> bool:
         and isinstance(content["model"].get("spec"), dict)
         and all(isinstance(digest, str) for digest in content["files"].values())
         and isinstance(content.get("previous"), list)
-        and all(
-            isinstance(entry, dict)
-            and all(isinstance(entry.get(name), str) for name in ("version", "tag", "identity"))
-            for entry in content["previous"]
-        )
     )
+
+
+def is_published(record: Mapping[str, Any]) -> bool:
+    """Whether a record is that of a release, not of an artefact that somebody uploaded by hand."""
+    return all(isinstance(record.get(name), str) for name in ("version", "tag"))
 
 
 def ledger(record: Mapping[str, Any] | None, commit: str | None = None) -> list[Record]:
@@ -62,6 +62,8 @@ def ledger(record: Mapping[str, Any] | None, commit: str | None = None) -> list[
     """
     if record is None:
         return []
+    if not is_published(record):
+        return list(record["previous"])
     known = record["checkpoint"]
     own = {name: record.get(name) for name in LEDGER_FIELDS} | {
         "checkpoint": {name: known.get(name) for name in LEDGER_CHECKPOINT},

@@ -66,6 +66,8 @@ def shown(value: Any) -> str:
     """A value of a record as one short cell."""
     if value is None:
         return "-"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) >= DIGEST_CHARACTERS and all(c in "0123456789abcdef" for c in text):
         return text[:SHORT]

@@ -44,11 +44,11 @@ def command(
     if as_json:
         print_json(asdict(result))
         return
-    branch, held = printable(result.branch), printable(result.version)
+    branch, version = printable(result.branch), printable(result.version)
     if not result.rolled_back:
-        click.echo(f"Nothing to do: {branch} of {result.repo_id} holds {held}.")
+        click.echo(f"Nothing to do: {branch} of {result.repo_id} holds {version}.")
         return
-    before = f", after {printable(result.previous)}" if result.previous else ""
-    click.echo(f"{branch} of {result.repo_id} holds {held} again{before}.")
-    click.echo(f"  tag     {printable(result.tag)}, which is where it was")
+    instead = f" in place of {printable(result.previous)}" if result.previous else ""
+    click.echo(f"{branch} of {result.repo_id} now holds {version}{instead}.")
+    click.echo(f"  tag     {printable(result.tag)}, not moved")
     click.echo(f"  commit  {result.commit}")

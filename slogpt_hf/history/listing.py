@@ -100,7 +100,7 @@ def known_releases(hub: Hub, state: RepoState) -> tuple[KnownRelease, ...]:
     for commit in sorted(others):
         if record := record_at(hub, state.repo_id, commit):
             entries = merged_ledgers(entries, ledger(record, commit_of(record, commit, state.tags)))
-    holders: dict[tuple[str, str], list[str]] = {}
+    holders: dict[tuple[Any, str], list[str]] = {}
     for branch, head in sorted(state.branches.items()):
         if record := at_heads.get(head):
             holders.setdefault(key_of(record), []).append(branch)
@@ -113,22 +113,26 @@ def find_known(releases: Sequence[KnownRelease], wanted: str, repo_id: str) -> K
     """The release that a user names: by its tag, or by its version with or without ``v``.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or several branches have one of this version.
     """
     numbers = parsed(wanted)
-    tests = (
-        lambda each: each.tagged and each.tag == wanted,
-        lambda each: each.version == wanted,
-        lambda each: numbers is not None and parsed(each.version) == numbers,
-        lambda each: each.tag == wanted,
-    )
-    for test in tests:
-        if found := next(filter(test, releases), None):
-            return found
+    of_version = [
+        each
+        for each in releases
+        if each.version == wanted or (numbers and parsed(each.version) == numbers)
+    ]
+    of_tag = [each for each in releases if each.tag == wanted]
+    if found := [each for each in of_tag if each.tagged] or of_version or of_tag:
+        if len(found) > 1:
+            raise UsageError(
+                f"{repo_id}: {wanted} is the version of several releases, on several branches.",
+                hint=f"Name the tag: {', '.join(each.tag for each in found)}.",
+            )
+        return found[0]
     if not releases:
         raise UsageError(f"{repo_id}: has no releases.", hint="Release a checkpoint to it first.")
     names = [name for each in releases for name in (each.version, each.tag)]
-    near = difflib.get_close_matches(wanted, dict.fromkeys(names), n=MOST_SUGGESTED)
+    near = difflib.get_close_matches(wanted, dict.fromkeys(names), n=2)
     newest = [each.version for each in releases[:MOST_SUGGESTED]]
     raise UsageError(
         f"{repo_id}: has no release {wanted[:100]!r}.",
@@ -138,9 +142,9 @@ def find_known(releases: Sequence[KnownRelease], wanted: str, repo_id: str) -> K
     )
 
 
-def key_of(entry: Mapping[str, Any]) -> tuple[str, str]:
-    """What tells one release of a ledger from another: version and identity."""
-    return entry["version"], entry["identity"]
+def key_of(entry: Mapping[str, Any]) -> tuple[Any, str]:
+    """What tells one release of a ledger from another: version (if it is one) and identity."""
+    return entry.get("version"), entry["identity"]
 
 
 def section(entry: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -206,7 +206,7 @@ def _plan(hub: Hub, state: RepoState, revision: str, target: _Target) -> _Plan:
     names = {*target.digests, RECORD_FILE} | ({SIGNATURE_FILE} if is_there else set())
     stale = stale_files(found, names, revision, state)
     changed = [n for n in target.digests if not target.is_held(n, found.get(n))]
-    previous = held["version"] if held else None
+    previous = held.get("version") if held else None
     record = None if is_there else dump_json(_record(state, target, previous)).encode()
     return _Plan(head, tuple(changed), tuple(stale), record, previous)
 

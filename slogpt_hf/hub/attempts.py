@@ -17,9 +17,9 @@ LONGEST_WAIT_SECONDS = 30.0
 LONGEST_ASKED_SECONDS = 600.0  # a hub that asks for more is not waited for
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRANSPORT_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
-# An answer that is no JSON, or not the JSON expected: from something between here and the hub, or
-# cut off.
-NOT_THE_HUBS_ANSWER = frozenset({"JSONDecodeError", "KeyError"})
+CLIENT = "huggingface_hub"
+NOT_JSON = frozenset({"JSONDecodeError", "UnicodeDecodeError"})
+MISREAD = frozenset({AttributeError, IndexError, KeyError, TypeError, ValueError})
 # Raised by the client before anything was sent: the next time is no different.
 NOT_SENT = frozenset(
     {"InvalidURL", "UnsupportedProtocol", "TooManyRedirects", "LocalProtocolError"}
@@ -32,6 +32,7 @@ def persevere(
     call: Callable[[], Result],
     tell: Callable[[str], None] = lambda text: None,
     attempts: int = ATTEMPTS,
+    may_pass: Callable[[BaseException], bool] | None = None,
 ) -> Result:
     """The result of ``call``, called again where the failure may pass.
 
@@ -41,15 +42,17 @@ def persevere(
         call: one request of the client, or several.
         tell: told why and how long it waits.
         attempts: calls altogether.
+        may_pass: which failures may pass; ``is_transient`` if None.
 
     Raises:
         Exception: that of the last call.
     """
+    may_pass = may_pass or is_transient
     for failed in range(1, attempts):
         try:
             return call()
         except Exception as error:
-            if not is_transient(error) or not wait_after(error, failed, tell):
+            if not may_pass(error) or not wait_after(error, failed, tell):
                 raise
     return call()
 
@@ -84,15 +87,34 @@ def is_transient(error: BaseException) -> bool:
     status = status_of(error)
     if status is not None:
         return status in TRANSIENT_STATUS
-    return any(
+    return is_garbled(error) or any(
         isinstance(cause, ConnectionError | TimeoutError | EOFError)
-        or type(cause).__name__ in NOT_THE_HUBS_ANSWER
         or (
             type(cause).__module__.split(".")[0] in TRANSPORT_MODULES
             and type(cause).__name__ not in NOT_SENT
         )
         for cause in causes(error)
     )
+
+
+def is_garbled(error: BaseException) -> bool:
+    """Whether the client could not read an answer: no JSON, or JSON that is not the Hub's.
+
+    Something between here and the hub gave it, or cut it off.
+    """
+    return status_of(error) is None and any(map(_is_misreading, causes(error)))
+
+
+def _is_misreading(error: BaseException) -> bool:
+    if type(error).__name__ in NOT_JSON:
+        return True
+    trace = error.__traceback__
+    if type(error) not in MISREAD or trace is None:
+        return False
+    while trace.tb_next:
+        trace = trace.tb_next
+    module: str = trace.tb_frame.f_globals.get("__name__", "")
+    return module.split(".")[0] == CLIENT
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -115,12 +137,17 @@ def status_of(error: BaseException) -> int | None:
 
 
 def asked_wait(error: BaseException) -> float | None:
-    """Seconds that the hub asks to wait; None if it says nothing.
+    """Seconds that the hub asks to wait before the next try; None if it says nothing."""
+    headers = getattr(getattr(answer_of(error), "response", None), "headers", {})
+    return wait_of_headers(status_of(error), headers)
+
+
+def wait_of_headers(status: int | None, headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait before the next try; None if it says nothing.
 
     Format: ``Retry-After`` of RFC 9110 section 10.2.3, seconds or a date; and the ``RateLimit``
     field of draft-ietf-httpapi-ratelimit-headers, which the Hub sends with status 429.
     """
-    headers: Mapping[str, str] = getattr(getattr(answer_of(error), "response", None), "headers", {})
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 10:
         return float(value)
@@ -133,5 +160,5 @@ def asked_wait(error: BaseException) -> float | None:
         return max(0.0, (until - datetime.now(UTC)).total_seconds())
     from huggingface_hub.utils import parse_ratelimit_headers
 
-    limit = parse_ratelimit_headers(headers) if status_of(error) == 429 else None
+    limit = parse_ratelimit_headers(headers) if status == 429 else None
     return float(limit.reset_in_seconds) if limit and limit.remaining == 0 else None

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from slogpt_hf.errors import HubError, SloGPTError
 from slogpt_hf.hub.attempts import (
+    CLIENT,
     TRANSPORT_MODULES,
     answer_of,
     asked_wait,
     causes,
+    is_garbled,
     persevere,
     status_of,
 )
@@ -185,7 +187,7 @@ def hub_error(what: str, repo_id: str, error: BaseException) -> HubError:
     answered, status = answer_of(error), status_of(error)
     lines = [line.strip() for line in str(answered).splitlines() if line.strip()]
     detail = without_secrets(lines[-1] if lines else type(answered).__name__)[:LONGEST_DETAIL]
-    if status is None and type(answered).__name__ in ("JSONDecodeError", "KeyError"):
+    if is_garbled(error):
         detail = "what answered is no Hub"
     headers = getattr(getattr(answered, "response", None), "headers", {})
     said = f"{headers.get('x-error-code', '')} {answered}"
@@ -201,9 +203,8 @@ def hub_error(what: str, repo_id: str, error: BaseException) -> HubError:
 
 def _is_transport(error: BaseException) -> bool:
     """Whether the client could not speak with the hub at all."""
-    return any(
+    return is_garbled(error) or any(
         isinstance(cause, OSError)
-        or type(cause).__module__.split(".")[0] in {*TRANSPORT_MODULES, "huggingface_hub"}
-        or type(cause).__name__ == "JSONDecodeError"
+        or type(cause).__module__.split(".")[0] in {*TRANSPORT_MODULES, CLIENT}
         for cause in causes(error)
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from slogpt_hf.errors import ParityError, TagConflictError, UsageError
 from slogpt_hf.files import sha256_of
-from slogpt_hf.hub.attempts import causes, status_of
+from slogpt_hf.hub.attempts import causes, is_garbled, persevere, status_of
 from slogpt_hf.hub.client import Hub, readable_errors, request
 from slogpt_hf.hub.rounds import BranchMovedError, commit_on
 from slogpt_hf.hub.session import transfer
@@ -282,10 +282,14 @@ def _preupload(
 
     Xet takes the token once, at the beginning; what arrived by then is not sent again.
     """
+
+    def send() -> None:
+        hub.api.preupload_lfs_files(repo_id, additions, revision=branch, free_memory=False)
+
     for is_last in (False, True):
         hub.renew_token()
         try:
-            hub.api.preupload_lfs_files(repo_id, additions, revision=branch, free_memory=False)
+            persevere(send, hub.tell, may_pass=is_garbled)  # else the client tries again itself
             return
         except Exception as error:
             renewable = hub.credentials is not None and hub.credentials.renewable

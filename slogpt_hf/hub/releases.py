@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slogpt_hf.card.record import Record, find_release
+from slogpt_hf.card.record import Record, find_release, is_published
 from slogpt_hf.hub.client import Hub
 from slogpt_hf.hub.publish import create_tag, taken_tag
 from slogpt_hf.hub.state import RepoState, holds_release, record_at
@@ -71,7 +71,7 @@ def published_release(hub: Hub, state: RepoState, wanted: str, tag: str | None) 
         return None
     # On another branch than those whose ledgers were read.
     record = record_at(hub, state.repo_id, state.tags[tag])
-    if record is None or record["identity"] != wanted:
+    if record is None or record["identity"] != wanted or not is_published(record):
         raise taken_tag(tag, state)
     return _found(hub, state, record, state.tags[tag])
 
@@ -83,7 +83,7 @@ def _as_released(hub: Hub, state: RepoState, entry: Record) -> Release | None:
         if tagged == commit:
             return _found(hub, state, entry, tagged)
         record = record_at(hub, repo_id, tagged)
-        if record is None or record["identity"] != entry["identity"]:
+        if record is None or record["identity"] != entry["identity"] or not is_published(record):
             return None  # the tag names something else, whatever the ledger says
         return _found(hub, state, record, tagged)
     # Stopped between commit and tag: the tag is all that is missing.

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from slogpt_hf.hub.attempts import LONGEST_ASKED_SECONDS, wait_of_headers
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -57,7 +59,7 @@ def session(
         hooks = client.event_hooks
         client.event_hooks = {
             "request": [*hooks["request"], _limit_time, *([authorise] if authorise else [])],
-            "response": [*hooks["response"], note_rename],
+            "response": [*hooks["response"], note_rename, _refuse_long_wait],
         }
         return client
 
@@ -69,6 +71,16 @@ def session(
         stack.callback(close_session)
         stack.callback(set_client_factory, before)
         yield
+
+
+def _refuse_long_wait(response: httpx2.Response) -> None:
+    """Fail at once where the hub asks for a wait that is too long; the client would wait."""
+    from huggingface_hub.utils import hf_raise_for_status
+
+    wait = wait_of_headers(response.status_code, response.headers)
+    if response.status_code >= 400 and wait is not None and wait > LONGEST_ASKED_SECONDS:
+        response.read()
+        hf_raise_for_status(response)
 
 
 def _limit_time(request: httpx2.Request) -> None:

@@ -11,6 +11,7 @@ from slogpt_hf.card.record import (
     CARD_FILE,
     RECORD_FILE,
     Record,
+    is_published,
     is_record,
     ledger,
     merged_ledgers,
@@ -22,6 +23,7 @@ from slogpt_hf.hub.versions import newest_first, newest_tag
 
 DEFAULT_BRANCH = "main"
 CANDIDATES = "{revision}-candidates"
+REVISION_HEADER = "X-Repo-Commit"  # of every file that a hub gives
 MOST_FILE_BYTES = 64 * 1024 * 1024  # of a file that git itself keeps
 
 
@@ -109,11 +111,14 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
 def commit_of(record: Record, head: str | None, tags: Mapping[str, str]) -> str | None:
     """The commit that published the release which ``record``, at ``head``, is about.
 
-    None where only reading the tag's commit could tell: somebody committed since.
+    None where only reading the tag's commit could tell, since somebody committed later, and for an
+    artefact that was never released.
     """
     if isinstance(rollback := record.get("rollback"), dict):
         commit = rollback.get("commit")
         return commit if isinstance(commit, str) else None
+    if not is_published(record):
+        return None
     return head if tags.get(record["tag"]) in (None, head) else None
 
 
@@ -152,6 +157,8 @@ def read_file(hub: Hub, repo_id: str, path: str, commit: str) -> bytes | None:
             if response.status_code >= 400:
                 response.read()
             hf_raise_for_status(response)
+            if not any(REVISION_HEADER in r.headers for r in (*response.history, response)):
+                raise ConnectionError("what answered is no Hub")
             content = b""
             for piece in response.iter_bytes():
                 content += piece

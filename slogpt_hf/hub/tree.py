@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from slogpt_hf.hub.attempts import is_garbled, persevere
 from slogpt_hf.hub.client import Hub, readable_errors
 
 
@@ -31,12 +32,19 @@ def files_at(hub: Hub, repo_id: str, revision: str) -> dict[str, HubFile]:
     """
     from huggingface_hub.hf_api import RepoFile
 
-    with readable_errors("listing the files", repo_id):
+    def listed() -> dict[str, HubFile]:
         return {
             entry.path: HubFile(entry.lfs.sha256 if entry.lfs else None, entry.blob_id, entry.size)
             for entry in hub.api.list_repo_tree(repo_id, recursive=True, revision=revision)
             if isinstance(entry, RepoFile)
         }
+
+    def listed_by_the_client() -> dict[str, HubFile]:
+        return persevere(listed, hub.tell, may_pass=is_garbled)  # it tries again by itself
+
+    with readable_errors("listing the files", repo_id):
+        # To the client ``{}`` is an empty listing too; a repository seldom has one.
+        return listed_by_the_client() or listed_by_the_client()
 
 
 def git_blob_id(content: bytes) -> str:

@@ -14,7 +14,8 @@ from slogpt_hf.card.record import Record
 from slogpt_hf.errors import UsageError
 
 FIRST = "1.0.0"
-VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)", re.ASCII)
+# Python reads no number of thousands of digits.
+VERSION = re.compile(r"v?(\d{1,99})\.(\d{1,99})\.(\d{1,99})", re.ASCII)
 ARCHITECTURE = ("positions", "norm", "mlp", "linear_bias", "norm_bias", "vocab_size")
 REF_CHARACTERS = re.compile(r"[^A-Za-z0-9._/+-]+")
 COMMIT_ID = re.compile(r"[0-9a-fA-F]{40}")

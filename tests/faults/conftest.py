@@ -50,6 +50,8 @@ ROUTES = [
     }.items()
 ]
 
+OF_THE_CLIENT = ("GET api/agent-harnesses",)  # it asks in some surroundings, and keeps the answer
+
 Step = tuple[str, int]
 """The name of a request and its number among those of this name, from 1."""
 Fault = Callable[[Any], Any]
@@ -69,18 +71,35 @@ class FaultyHub:
     folder: Path
     steps: list[Step] = field(default_factory=list)
     faults: list[tuple[str, int, bool, Fault]] = field(default_factory=list)
+    numbered: dict[int, Fault] = field(default_factory=dict)
     played: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    running: int = 0
+    lock: threading.Condition = field(default_factory=threading.Condition)
 
     def intercept(self, request: Any) -> Any:
         with self.lock:
             route = route_of(request)
+            if route in OF_THE_CLIENT:
+                return None
             number = 1 + sum(name == route for name, _ in self.steps)
             self.steps.append((route, number))
             fault = self._fault(route, number)
-        return fault(request) if fault else None
+            self.running += 1
+        try:
+            return fault(request) if fault else request.proceed()
+        finally:
+            with self.lock:
+                self.running -= 1
+                self.lock.notify_all()
+
+    def settle(self) -> None:
+        """Wait until no request is being handled: a client that is gone may have left some."""
+        with self.lock:
+            assert self.lock.wait_for(lambda: not self.running, 30)
 
     def _fault(self, route: str, number: int) -> Fault | None:
+        if fault := self.numbered.pop(len(self.steps), None):
+            return fault
         for entry in self.faults:
             name, first, is_always, fault = entry
             if name in (route, "*") and number >= first:
@@ -99,11 +118,17 @@ class FaultyHub:
 
     def heal(self) -> None:
         self.faults.clear()
+        self.numbered.clear()
         self.steps.clear()
         self.played = 0
 
-    def once(self, step: Step, fault: Fault) -> None:
-        self.faults.append((*step, False, fault))
+    def once(self, step: Step, *faults: Fault) -> None:
+        """Play faults at this step and at as many requests of its name that follow."""
+        self.faults += [(*step, False, fault) for fault in faults]
+
+    def at(self, number: int, fault: Fault) -> None:
+        """At the request of this number, whatever its name."""
+        self.numbered[number] = fault
 
     def always(self, step: Step, fault: Fault) -> None:
         """From this step on, at every request of its name."""

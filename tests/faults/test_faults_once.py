@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from slogpt_hf.errors import HubError
 from slogpt_hf.hub.embedded import FileSlice, Request, Response
 
 Fault = Callable[[Request], Response | None]
@@ -74,7 +75,7 @@ CLOSED = threading.Event()
 
 def status(code: int, **headers: str) -> Fault:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    return lambda request: Response(code, b"not now", fields)
+    return lambda request: Response(code, b'{"error": "not now"}', fields)
 
 
 def body(content: bytes) -> Fault:
@@ -121,38 +122,31 @@ def silent(request: Request) -> Response | None:
     raise ConnectionResetError("the client went away")
 
 
-def silent_when_done(request: Request) -> Response | None:
-    request.proceed()
-    return silent(request)
-
-
-FAULTS: dict[str, Fault] = {
-    "408": status(408),
-    "429": status(429),
-    "429-limit": status(429, RateLimit='"api";r=0;t=55'),
-    "500": status(500),
-    "502": status(502),
-    "503": status(503, Retry_After="40"),
-    "504": status(504),
-    "reset": reset,
-    "lost": lost,
-    "late": late,
-    "garbled": garbled,
-    "html": body(b"<html>log in first</html>"),
-    "empty": body(b""),
-    "shape": body(b"{}"),
-    "truncated": truncated,
-    "silent": silent,
-    "silent-done": silent_when_done,
+UNANSWERED: dict[str, tuple[Fault, ...]] = {
+    "statuses": tuple(map(status, (408, 429, 500, 502, 504))),
+    "waits": (status(429, RateLimit='"api";r=0;t=55'), status(503, Retry_After="40")),
+    "resets": (reset, reset, reset),
+    "lost": (lost,),
+    "late": (late,),
+    "garbled": (garbled,),
+    "truncated": (truncated,),
+    "silent": (silent,),
 }
+LIES: dict[str, tuple[Fault, ...]] = {
+    "html": (body(b"<html>log in first</html>"), body(b"")),
+    "shape": (body(b"{}"), body(b"null")),
+}
+FAULTS = UNANSWERED | LIES
+UNREAD = ("access", "branch", "object", "tag", "verify")  # but for the status
+TOKEN_OF_XET = ("xet-token", 2)  # Xet's own client asks for it and waits by itself
+SOON = ("lost", "late", "garbled", "truncated")
 SCENARIOS = [
     pytest.param(case, step, fault, id=f"{case}-{step[0]}{step[1]}-{fault}")
-    for case, step, fault in (
-        (case, step, fault)
-        for case, facts in CASES.items()
-        for step, fault in itertools.product(facts.steps, FAULTS)
-    )
+    for case, facts in CASES.items()
+    for step, fault in itertools.product(facts.steps, FAULTS)
+    if (step != TOKEN_OF_XET or fault in SOON) and (step[0] not in UNREAD or fault not in LIES)
 ]
+BELIEVED = [("second", ("object", 1)), ("candidate", ("branch", 1)), ("second", ("tag", 1))]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -192,24 +186,50 @@ def test_released_exactly_once(
     request: pytest.FixtureRequest,
 ) -> None:
     case = CASES[name]
-    if fault.startswith("silent"):
+    if fault == "silent":
         request.getfixturevalue("impatient")
     faulty_hub.reset(seeds[case.seed])
     before = view(faulty_hub.folder)
-    faulty_hub.once(step, FAULTS[fault])
+    faulty_hub.once(step, *FAULTS[fault])
     release = released(case.artefact, **case.settings)
-    assert faulty_hub.played == 1
-    after = view(faulty_hub.folder)
-    after.require_whole_tags()
-    asked = {"503": 40, "429-limit": 55}.get(fault, 0)
-    assert max(waits, default=0) >= asked
+    # An account of an unknown form and a card without errors are no reason to ask again.
+    assert faulty_hub.played == len(FAULTS[fault]) or (fault in LIES and faulty_hub.played == 1)
+    if fault == "waits":
+        assert waits[0] >= 55 and waits[1] >= 40
     if case.tag is None:
-        assert not release.released and after == before
-        return
-    assert (release.tag, release.commit) == (case.tag, after.tags[case.tag])
+        assert not release.released and view(faulty_hub.folder) == before
+    else:
+        require_released_once(case, release, before, view(faulty_hub.folder))
+
+
+@pytest.mark.parametrize(("name", "step"), BELIEVED)
+@pytest.mark.parametrize("fault", LIES)
+def test_believed_answers_end_in_an_error_and_a_rerun_heals(
+    name: str, step: Step, fault: str, faulty_hub: Any, seeds: Any, released: Any, view: Any
+) -> None:
+    case = CASES[name]
+    faulty_hub.reset(seeds[case.seed])
+    before = view(faulty_hub.folder)
+    faulty_hub.once(step, LIES[fault][0])
+    with pytest.raises(HubError) as error:
+        released(case.artefact, **case.settings)
+    assert error.value.exit_code == 6 and "\n" not in str(error.value)
+    after = view(faulty_hub.folder)
+    assert after.tags == before.tags and after.branches["main"][-3:] == before.branches["main"]
+    after.require_whole_tags()
+    release = released(case.artefact, **case.settings)
+    require_released_once(case, release, before, view(faulty_hub.folder))
+
+
+def require_released_once(case: Case, release: Any, before: Any, after: Any) -> None:
+    """One commit and one tag more, both with every file that was proven; nothing else moved."""
+    after.require_whole_tags()
+    assert release.released and release.tag == case.tag
+    assert release.commit == after.tags[release.tag]
     assert after.tags.keys() == {*(before.tags if before else ()), case.tag}
     start = before.branches["main"] if before else after.branches["main"][1:]
-    assert after.branches[case.branch] == (release.commit, *start) and len(start) in (1, 3)
+    assert len(start) == (3 if before else 1)
+    assert after.branches[case.branch] == (release.commit, *start)
     assert after.branches["main"] in (start, after.branches[case.branch])
     assert after.branches.keys() == {"main", case.branch}
     assert len(set(after.ledger(case.tag))) == len(after.ledger(case.tag)) == len(after.tags)
