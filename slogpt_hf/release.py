@@ -22,10 +22,17 @@ from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
 from slogpt_hf.hub.preflight import require_write_access
-from slogpt_hf.hub.publish import Publication, publish_artefact
+from slogpt_hf.hub.publish import (
+    Publication,
+    TagTakenError,
+    publish_artefact,
+    require_free_tag,
+    require_private,
+)
 from slogpt_hf.hub.releases import Release, branch_for, published_release
-from slogpt_hf.hub.rounds import until_settled
+from slogpt_hf.hub.rounds import BranchMovedError, until_settled
 from slogpt_hf.hub.state import RepoState, read_state
+from slogpt_hf.hub.uploads import Uploads
 from slogpt_hf.hub.versions import FIRST, filled, next_version, ref_from
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.settings import Settings
@@ -73,7 +80,7 @@ def release_checkpoints(
             if published := published_release(hub, state, wanted, _tag(settings, values)):
                 yield published
                 continue
-            _require_write_access(hub, state, settings)
+            _require_publishable(hub, state, settings, _tag(settings, values))
             with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
                 folder = Path(settings.output or Path(temporary, "artefact"))
                 with staged_folder(folder) as work:
@@ -100,7 +107,7 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
         state = read_state(hub, repo_id, _revision(settings, values))
         if published := published_release(hub, state, record["identity"], _tag(settings, values)):
             return published
-        _require_write_access(hub, state, settings)
+        _require_publishable(hub, state, settings, _tag(settings, values))
         return _publish(hub, artefact, settings, state, progress)
 
 
@@ -110,10 +117,15 @@ def _publish(
     """Publish a finished artefact; where other releases come first, plan again behind them."""
     record = read_record(folder)
     tag = _tag(settings, _record_values(record))
+    uploads = Uploads(hub, state.repo_id, settings.transfer)
+    # A repository that was there and vanished meanwhile is not made again: it might become public.
+    create = settings.create and not state.exists
     return until_settled(
         hub,
         state,
-        lambda state: _publish_behind(state, hub, folder, record, settings, progress),
+        lambda state: _publish_behind(
+            state, hub, folder, record, settings, progress, uploads, create
+        ),
         lambda state: published_release(hub, state, record["identity"], tag),
     )
 
@@ -125,9 +137,11 @@ def _publish_behind(
     record: Record,
     settings: Settings,
     progress: Progress,
+    uploads: Uploads,
+    create: bool,
 ) -> Release:
     """Stamp record and card with version and tag, sign, commit everything, tag the commit."""
-    version = next_version(state.last, record["model"], state.tags)
+    version = next_version(state.last, record["model"], state.tags, settings.tag)
     values = _record_values(record) | {"version": version}
     tag = ref_from(settings.tag, values)
     branch = branch_for(settings.promote, record, state)
@@ -146,15 +160,16 @@ def _publish_behind(
         n_bytes = sum(path.stat().st_size for path in files.values())
         if branch != state.revision:
             progress.line(f" publish: to {branch}; {state.revision} stays as it is.")
+        publication = Publication(files, digests, tag, branch, message, settings.private, create)
         with progress.client_stage("upload", n_bytes):
-            commit = publish_artefact(
-                hub,
-                Publication(
-                    files, digests, tag, branch, message, settings.private, settings.transfer
-                ),
-                state,
-            )
-    return Release(True, state.repo_id, version, tag, commit, branch, hub.endpoint, record)
+            try:
+                commit = publish_artefact(hub, publication, state, uploads)
+            except TagTakenError as error:
+                if _tag(settings, values) is not None:
+                    raise
+                # Another branch's release took the version: the next one is free.
+                raise BranchMovedError(error.message) from error
+    return Release(True, state.repo_id, version, tag, commit, branch, hub.shown_endpoint, record)
 
 
 def _preflight(settings: Settings) -> str:
@@ -194,13 +209,21 @@ def _tag(settings: Settings, values: dict[str, Any]) -> str | None:
 
 def _message(settings: Settings, values: dict[str, Any], tag: str) -> str:
     if settings.message is not None:
-        return filled(settings.message, values | {"tag": tag}, "message")
+        message = filled(settings.message, values | {"tag": tag}, "message")
+        if not message.strip():
+            raise UsageError("--message is empty.", hint="Leave it out, or say something.")
+        return message
     version = values["version"]
     return f"Release {version}" if tag == f"v{version}" else f"Release {version} ({tag})"
 
 
-def _require_write_access(hub: Hub, state: RepoState, settings: Settings) -> None:
+def _require_publishable(hub: Hub, state: RepoState, settings: Settings, tag: str | None) -> None:
+    """Find before a long conversion what the hub would refuse after it."""
     assert hub.credentials is not None
     require_write_access(
         hub, state.repo_id, hub.credentials, exists=state.exists, create=settings.create
     )
+    if tag is not None:
+        require_free_tag(tag, state.revision, state)
+    if settings.private and state.exists:
+        require_private(hub, state.repo_id)

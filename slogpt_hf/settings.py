@@ -75,7 +75,7 @@ class Settings:
         "v{version}", "Tag of the release; knows {version}, {step}, {branch} and {date}."
     )
     revision: str = _setting(
-        "main", "Hub branch that the release is committed to; knows what the tag knows."
+        "main", "Hub branch that the release is committed to; knows {step}, {branch} and {date}."
     )
     promote: str = _setting(
         "latest",

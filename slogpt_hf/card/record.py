@@ -6,9 +6,8 @@ A record is plain JSON. ``docs/release-json.md`` lists its fields.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,45 +45,6 @@ def is_record(content: Any) -> bool:
         and all(isinstance(digest, str) for digest in content["files"].values())
         and isinstance(content.get("previous"), list)
     )
-
-
-def is_published(record: Mapping[str, Any]) -> bool:
-    """Whether a record is that of a release, not of an artefact that somebody uploaded by hand."""
-    return all(isinstance(record.get(name), str) for name in ("version", "tag"))
-
-
-def ledger(record: Mapping[str, Any] | None, commit: str | None = None) -> list[Record]:
-    """Every release that a record knows of: its own first, then the older ones.
-
-    Args:
-        record: content of a ``release.json``.
-        commit: of the release that it is about; None if it is not known.
-    """
-    if record is None:
-        return []
-    if not is_published(record):
-        return list(record["previous"])
-    known = record["checkpoint"]
-    own = {name: record.get(name) for name in LEDGER_FIELDS} | {
-        "checkpoint": {name: known.get(name) for name in LEDGER_CHECKPOINT},
-        "commit": commit,
-    }
-    return [own, *record["previous"]]
-
-
-def merged_ledgers(*ledgers: Iterable[Record]) -> tuple[Record, ...]:
-    """The releases of several ledgers, each once; those of the first come first."""
-    found: dict[tuple[str, str], Record] = {}
-    for entry in itertools.chain(*ledgers):
-        known = found.setdefault((entry["version"], entry["identity"]), entry)
-        if known.get("commit") is None and entry.get("commit"):
-            found[entry["version"], entry["identity"]] = known | {"commit": entry["commit"]}
-    return tuple(found.values())
-
-
-def find_release(entries: Iterable[Record], wanted: str) -> Record | None:
-    """The release with the identity ``wanted``; None if it was not released yet."""
-    return next((entry for entry in entries if entry["identity"] == wanted), None)
 
 
 def artefact_files(folder: Path) -> dict[str, Path]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slogpt_hf.card.record import Record, ledger, merged_ledgers
+from slogpt_hf.card.ledger import ledger, merged_ledgers
+from slogpt_hf.card.record import Record
 from slogpt_hf.errors import HubError, UsageError
 from slogpt_hf.hub.client import Hub
 from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, commit_of, read_state, record_at
@@ -73,7 +74,7 @@ def existing_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
     state = read_state(hub, repo_id, revision)
     if not state.exists:
         raise HubError(
-            f"{repo_id}: does not exist on {hub.endpoint}, or the token may not see it.",
+            f"{repo_id}: does not exist on {hub.shown_endpoint}, or the token may not see it.",
             hint="Check the name and --hub, and for a private repository HF_TOKEN.",
         )
     return state

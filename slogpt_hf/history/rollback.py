@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slogpt_hf.build import today
-from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, Record, dump_json, merged_ledgers
+from slogpt_hf.card.ledger import merged_ledgers
+from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, Record, dump_json
 from slogpt_hf.errors import ParityError, UsageError
 from slogpt_hf.history.listing import (
     KnownRelease,
@@ -20,10 +21,11 @@ from slogpt_hf.history.listing import (
 )
 from slogpt_hf.hub.client import Hub, request
 from slogpt_hf.hub.preflight import require_write_access
-from slogpt_hf.hub.publish import require_not_ignored, stale_files
+from slogpt_hf.hub.publish import stale_files
 from slogpt_hf.hub.rounds import commit_on, until_settled
 from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, read_file, record_at
 from slogpt_hf.hub.tree import HubFile, files_at, git_blob_id
+from slogpt_hf.hub.uploads import require_not_ignored
 from slogpt_hf.hub.versions import filled, newest_first, require_ref
 from slogpt_hf.signing import SIGNATURE_FILE
 
@@ -297,5 +299,5 @@ def _result(
 ) -> Rollback:
     version, tag = target.record["version"], target.record["tag"]
     return Rollback(
-        rolled_back, state.repo_id, version, tag, commit, revision, previous, hub.endpoint
+        rolled_back, state.repo_id, version, tag, commit, revision, previous, hub.shown_endpoint
     )

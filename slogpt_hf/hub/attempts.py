@@ -18,11 +18,19 @@ LONGEST_ASKED_SECONDS = 600.0  # a hub that asks for more is not waited for
 TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 TRANSPORT_MODULES = frozenset({"httpx", "httpx2", "httpcore", "httpcore2"})
 CLIENT = "huggingface_hub"
+LFS_REFUSAL = "LFS batch API returned errors"  # in a reply of status 200, one for each file
+CONFLICT = 409
 NOT_JSON = frozenset({"JSONDecodeError", "UnicodeDecodeError"})
 MISREAD = frozenset({AttributeError, IndexError, KeyError, TypeError, ValueError})
 # Raised by the client before anything was sent: the next time is no different.
 NOT_SENT = frozenset(
-    {"InvalidURL", "UnsupportedProtocol", "TooManyRedirects", "LocalProtocolError"}
+    {
+        "InvalidURL",
+        "LocalProtocolError",
+        "OfflineModeIsEnabled",
+        "TooManyRedirects",
+        "UnsupportedProtocol",
+    }
 )
 
 sleep = time.sleep  # tests put a clock of their own here
@@ -86,15 +94,20 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same request may succeed later."""
     status = status_of(error)
     if status is not None:
-        return status in TRANSIENT_STATUS
+        return status in TRANSIENT_STATUS or is_busy(error)
+    if any(type(cause).__name__ in NOT_SENT for cause in causes(error)):
+        return False
     return is_garbled(error) or any(
         isinstance(cause, ConnectionError | TimeoutError | EOFError)
-        or (
-            type(cause).__module__.split(".")[0] in TRANSPORT_MODULES
-            and type(cause).__name__ not in NOT_SENT
-        )
+        or (type(cause).__module__.split(".")[0] in TRANSPORT_MODULES)
         for cause in causes(error)
     )
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether the hub refused since it does something else there: the Hub says so with 409."""
+    said = str(answer_of(error)).lower()
+    return status_of(error) == CONFLICT and ("in progress" in said or "try again" in said)
 
 
 def is_garbled(error: BaseException) -> bool:
@@ -102,7 +115,9 @@ def is_garbled(error: BaseException) -> bool:
 
     Something between here and the hub gave it, or cut it off.
     """
-    return status_of(error) is None and any(map(_is_misreading, causes(error)))
+    if status_of(error) is not None or any(LFS_REFUSAL in str(c) for c in causes(error)):
+        return False
+    return any(map(_is_misreading, causes(error)))
 
 
 def _is_misreading(error: BaseException) -> bool:
@@ -154,7 +169,7 @@ def wait_of_headers(status: int | None, headers: Mapping[str, str]) -> float | N
     if value:
         try:
             until = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         until = until if until.tzinfo else until.replace(tzinfo=UTC)
         return max(0.0, (until - datetime.now(UTC)).total_seconds())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from slogpt_hf.errors import HubError, SloGPTError
 from slogpt_hf.hub.attempts import (
     CLIENT,
+    LFS_REFUSAL,
     TRANSPORT_MODULES,
     answer_of,
     asked_wait,
@@ -46,6 +47,7 @@ REASON_HINTS = {
     "GatedRepo": "The repository is gated: ask its owner for access with this token's account.",
     "resource is disabled": "The Hub has disabled this repository; its page says why.",
     "storage limit": "The namespace's storage quota is reached: free some, or extend its plan.",
+    "offline mode": "Unset HF_HUB_OFFLINE.",
     "quota": "The namespace's storage quota is reached: free some, or extend its plan.",
     "Invalid credentials": "The token is wrong, revoked or expired: make a new one with write "
     "access to the repository and set it as HF_TOKEN or --token-file.",
@@ -73,6 +75,11 @@ class Hub:
     credentials: Credentials | None = None
     renamed: dict[str, str] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda text: None
+
+    @property
+    def shown_endpoint(self) -> str:
+        """The base URL without the password that it may have."""
+        return without_secrets(self.endpoint)
 
     def renew_token(self) -> None:
         """Give the client the token that is to be used now."""
@@ -185,13 +192,15 @@ def readable_errors(what: str, repo_id: str) -> Iterator[None]:
 def hub_error(what: str, repo_id: str, error: BaseException) -> HubError:
     """What the client raised, as one message."""
     answered, status = answer_of(error), status_of(error)
+    headers = getattr(getattr(answered, "response", None), "headers", {})
     lines = [line.strip() for line in str(answered).splitlines() if line.strip()]
-    detail = without_secrets(lines[-1] if lines else type(answered).__name__)[:LONGEST_DETAIL]
+    told = [line for line in lines if not line.startswith("For more information")]
+    said = headers.get("x-error-message") or (told[-1] if told else type(answered).__name__)
+    detail = without_secrets(said)[:LONGEST_DETAIL]
     if is_garbled(error):
         detail = "what answered is no Hub"
-    headers = getattr(getattr(answered, "response", None), "headers", {})
-    said = f"{headers.get('x-error-code', '')} {answered}"
-    hint = next((h for words, h in REASON_HINTS.items() if words in said), None)
+    everything = " ".join([headers.get("x-error-code", ""), *map(str, causes(error))])
+    hint = next((h for words, h in REASON_HINTS.items() if words in everything), None)
     wait = asked_wait(error)
     if wait and hint is None:
         hint = f"The Hub asks to wait {wait:.0f} s; run again after that."
@@ -206,5 +215,6 @@ def _is_transport(error: BaseException) -> bool:
     return is_garbled(error) or any(
         isinstance(cause, OSError)
         or type(cause).__module__.split(".")[0] in {*TRANSPORT_MODULES, CLIENT}
+        or LFS_REFUSAL in str(cause)
         for cause in causes(error)
     )

@@ -55,12 +55,13 @@ def require_write_access(
         _require_write(hub, repo_id, credentials, token)
     elif not create:
         raise HubError(
-            f"{repo_id}: does not exist on {hub.endpoint}, or the token may not see it.",
+            f"{repo_id}: does not exist on {hub.shown_endpoint}, or the token may not see it.",
             hint="Check the name, create it there, or leave --no-create out.",
         )
     elif credentials.is_oidc:
         raise HubError(
-            f"{repo_id}: does not exist on {hub.endpoint}, and an OIDC token cannot create it.",
+            f"{repo_id}: does not exist on {hub.shown_endpoint}, and an OIDC token cannot create "
+            "it.",
             hint=f"Create it there once and add the trusted publisher to it. {SET_UP}",
         )
     else:

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Container, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from slogpt_hf.errors import ParityError, TagConflictError, UsageError
-from slogpt_hf.files import sha256_of
-from slogpt_hf.hub.attempts import causes, is_garbled, persevere, status_of
-from slogpt_hf.hub.client import Hub, readable_errors, request
+from slogpt_hf.errors import HubError, ParityError, TagConflictError, UsageError
+from slogpt_hf.hub.attempts import is_busy, status_of
+from slogpt_hf.hub.client import Hub, request
 from slogpt_hf.hub.rounds import BranchMovedError, commit_on
-from slogpt_hf.hub.session import transfer
 from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, read_state
-from slogpt_hf.hub.tree import HubFile, files_at, git_blob_id
+from slogpt_hf.hub.tree import HubFile, files_at, loaded_beside
+from slogpt_hf.hub.uploads import Uploads
 from slogpt_hf.signing import SIGNATURE_FILE
 
-if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd
+CONFLICT = 409
 
-CONFLICT, UNAUTHORISED = 409, 401
-NO_XET = frozenset({404, 405, 501})
-# The Hub keeps larger files by LFS whatever they hold.
-MOST_GIT_BYTES = 10 * 1024 * 1024
-# What from_pretrained may read from the top of a repository besides, or instead of, our files.
-LOADED_BY_TRANSFORMERS = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "pytorch_model*",
-    "adapter_*",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template*",
-    "*.py",
-)
+
+class TagTakenError(TagConflictError):
+    """Somebody made the tag on another commit after the repository was read."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +32,8 @@ class Publication:
         tag: of the release.
         branch: that takes the commit; made if missing.
         message: of the commit and the tag.
-        private: whether a new repository is private; an existing public one is then refused.
-        transfer: ``xet``, ``lfs`` or ``auto``.
+        private: whether a new repository is private; a public one is refused then.
+        create: whether a missing repository is made.
     """
 
     files: Mapping[str, Path]
@@ -66,10 +42,10 @@ class Publication:
     branch: str
     message: str
     private: bool = False
-    transfer: str = "auto"
+    create: bool = True
 
 
-def publish_artefact(hub: Hub, publication: Publication, state: RepoState) -> str:
+def publish_artefact(hub: Hub, publication: Publication, state: RepoState, uploads: Uploads) -> str:
     """Upload a finished artefact as one commit, tag that commit, check what the hub holds.
 
     Files that the branch's last release wrote and this one does not are deleted in the same
@@ -80,6 +56,7 @@ def publish_artefact(hub: Hub, publication: Publication, state: RepoState) -> st
         hub: where to.
         publication: what.
         state: the repository as it was when the release was planned.
+        uploads: what was sent so far of this release, by plans that others came before.
 
     Returns:
         The commit's id.
@@ -95,29 +72,25 @@ def publish_artefact(hub: Hub, publication: Publication, state: RepoState) -> st
     """
     from huggingface_hub import CommitOperationDelete
 
-    repo_id, files = state.repo_id, publication.files
-    require_free_tag(publication.tag, publication.branch, state)
+    repo_id, branch = state.repo_id, publication.branch
+    require_free_tag(publication.tag, branch, state)
+    uploads.name(publication.files, publication.digests)
     head = _prepared(hub, publication, state)
     found = files_at(hub, repo_id, head) if head else {}
-    stale = stale_files(found, files, publication.branch, state)
-    changed = {
-        name: path
-        for name, path in files.items()
-        if name not in found or not _is_held(found[name], path, publication.digests[name])
-    }
-    additions = _uploaded(hub, repo_id, changed, publication)
+    stale = stale_files(found, publication.files, branch, state)
+    additions = uploads.send(uploads.missing_at(found), branch)
     deletions = [CommitOperationDelete(path, is_folder=False) for path in stale]
     commit = commit_on(
         hub,
         repo_id,
         [*additions, *deletions],
-        branch=publication.branch,
+        branch=branch,
         head=head,
         message=publication.message,
     )
-    require_held(hub, repo_id, commit, publication)
+    _require_held(hub, repo_id, commit, uploads)
     create_tag(hub, repo_id, publication.tag, commit, publication.message)
-    require_held(hub, repo_id, publication.tag, publication)
+    _require_held(hub, repo_id, publication.tag, uploads)
     return commit
 
 
@@ -158,40 +131,32 @@ def create_tag(hub: Hub, repo_id: str, tag: str, commit: str, message: str) -> N
     """Tag a commit; a tag that is there already on this very commit is success.
 
     Raises:
-        TagConflictError: the tag names another commit.
+        TagTakenError: the tag names another commit.
         HubError: the hub refused or could not be reached.
     """
 
-    def create() -> None:
+    def create() -> bool:
         try:
             hub.api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit)
         except Exception as error:
-            if status_of(error) != CONFLICT:
+            if status_of(error) != CONFLICT or is_busy(error):
                 raise
-            tags = {t.name: t.target_commit for t in hub.api.list_repo_refs(repo_id).tags}
-            if tags.get(tag) != commit:
-                raise TagConflictError(
-                    f"{repo_id}: tag {tag} was created meanwhile, on another commit.",
-                    hint="Choose another --tag and release again.",
-                ) from error
+            return False
+        return True
 
-    request(hub, "tagging", repo_id, create)
+    if request(hub, "tagging", repo_id, create):
+        return
+    refs = request(hub, "reading the tags", repo_id, lambda: hub.api.list_repo_refs(repo_id))
+    if {t.name: t.target_commit for t in refs.tags}.get(tag) != commit:
+        raise TagTakenError(
+            f"{repo_id}: tag {tag} was created meanwhile, on another commit.",
+            hint="Choose another --tag and release again.",
+        )
 
 
-def require_held(hub: Hub, repo_id: str, revision: str, publication: Publication) -> None:
-    """Raise unless the hub holds every file of a publication, by its checksum.
-
-    Raises:
-        ParityError: a file is missing or has another content.
-        HubError: the hub refused or could not be reached.
-    """
-    found = files_at(hub, repo_id, revision)
-    wrong = sorted(
-        name
-        for name, path in publication.files.items()
-        if name not in found or not _is_held(found[name], path, publication.digests[name])
-    )
-    if wrong:
+def _require_held(hub: Hub, repo_id: str, revision: str, uploads: Uploads) -> None:
+    """Raise ParityError unless the hub holds every file of a release, by its checksum."""
+    if wrong := uploads.missing_at(files_at(hub, repo_id, revision)):
         raise ParityError(
             f"{repo_id}: at {revision} the hub does not hold what was proven: {', '.join(wrong)}.",
             hint="Do not use that revision; release again, and tell the hub's owner if it stays.",
@@ -200,184 +165,61 @@ def require_held(hub: Hub, repo_id: str, revision: str, publication: Publication
 
 def _prepared(hub: Hub, publication: Publication, state: RepoState) -> str | None:
     """The commit that the branch is at, once there is such a repository and branch."""
-    repo_id, api, head = state.repo_id, hub.api, state.head(publication.branch)
+    repo_id, api, branch = state.repo_id, hub.api, publication.branch
+    head = state.head(branch)
     if not state.exists:
+        if not publication.create:
+            raise HubError(
+                f"{repo_id}: does not exist any more.", hint="Create it, or check the name."
+            )
         request(
             hub,
             "creating the repository",
             repo_id,
             lambda: api.create_repo(repo_id, private=publication.private, exist_ok=True),
         )
+    if publication.private:
+        require_private(hub, repo_id)
+    if not state.exists:
         created = read_state(hub, repo_id, state.revision)
         if created.ledger or created.tags:
             raise BranchMovedError(f"{repo_id}: was created by another release meanwhile.")
-        head = created.head(publication.branch)
-    elif publication.private:
-        info = request(
-            hub, "reading the repository", repo_id, lambda: api.repo_info(repo_id, timeout=60)
-        )
-        if not info.private:
-            raise UsageError(
-                f"{repo_id}: is public, but --private was asked for.",
-                hint="Make it private in its settings on the Hub, or leave --private out.",
-            )
-    if head and publication.branch not in (*state.branches, DEFAULT_BRANCH):
+        head = created.head(branch)
+    if head and branch not in (*state.branches, DEFAULT_BRANCH):
         request(
             hub,
             "creating the branch",
             repo_id,
-            lambda: api.create_branch(
-                repo_id, branch=publication.branch, revision=head, exist_ok=True
-            ),
+            lambda: _create_branch(hub, repo_id, branch, head),
         )
     return head
 
 
-def _is_held(held: HubFile, path: Path, digest: str) -> bool:
-    """Whether a file of the hub has the content of ``path``, whose SHA-256 is ``digest``."""
-    if held.sha256 is not None:
-        return held.sha256 == digest
-    n_bytes = path.stat().st_size
-    if held.n_bytes != n_bytes or n_bytes > MOST_GIT_BYTES:
-        return False
-    return held.blob_id == git_blob_id(path.read_bytes())
-
-
-def _uploaded(
-    hub: Hub, repo_id: str, files: Mapping[str, Path], publication: Publication
-) -> list[CommitOperationAdd]:
-    """Send large files, and hash all of them meanwhile: both begin at once."""
-    from huggingface_hub import CommitOperationAdd
-
-    additions = []
-    for name, path in files.items():
-        addition = CommitOperationAdd(name, path)
-        # What was proven; the client would read the whole file for it before it sends a byte.
-        addition.upload_info.sha256 = bytes.fromhex(publication.digests[name])
-        additions.append(addition)
-    way = _transfer_of(hub, repo_id, publication)
-    with (
-        _hashed_meanwhile(files, publication.digests),
-        readable_errors("uploading", repo_id),
-        transfer(way),
-    ):
-        _preupload(hub, repo_id, additions, publication.branch)
-    require_not_ignored(repo_id, additions)
-    return additions
-
-
-def require_not_ignored(repo_id: str, additions: Sequence[CommitOperationAdd]) -> None:
-    """Raise UsageError if the hub would leave files out of a commit; they must be preuploaded."""
-    if ignored := [a.path_in_repo for a in additions if getattr(a, "_should_ignore", False)]:
+def require_private(hub: Hub, repo_id: str) -> None:
+    """Raise UsageError if the repository is public."""
+    what = "reading the repository"
+    info = request(hub, what, repo_id, lambda: hub.api.repo_info(repo_id, timeout=60))
+    if not info.private:
         raise UsageError(
-            f"{repo_id}: its .gitignore keeps {', '.join(ignored)} out.",
-            hint="Delete the .gitignore there, or the lines that match.",
+            f"{repo_id}: is public, but --private was asked for.",
+            hint="Make it private in its settings on the Hub, or leave --private out.",
         )
 
 
-def _preupload(
-    hub: Hub, repo_id: str, additions: Sequence[CommitOperationAdd], branch: str
-) -> None:
-    """Send large files, once more with a new token where the old one ended on the way.
-
-    Xet takes the token once, at the beginning; what arrived by then is not sent again.
-    """
-
-    def send() -> None:
-        hub.api.preupload_lfs_files(repo_id, additions, revision=branch, free_memory=False)
-
-    for is_last in (False, True):
-        hub.renew_token()
-        try:
-            persevere(send, hub.tell, may_pass=is_garbled)  # else the client tries again itself
-            return
-        except Exception as error:
-            renewable = hub.credentials is not None and hub.credentials.renewable
-            if is_last or not renewable or not _is_unauthorised(error):
-                raise
-
-
-def _is_unauthorised(error: BaseException) -> bool:
-    return status_of(error) == UNAUTHORISED or any(
-        type(cause).__name__ == "XetAuthenticationError" for cause in causes(error)
-    )
-
-
-@contextmanager
-def _hashed_meanwhile(files: Mapping[str, Path], digests: Mapping[str, str]) -> Iterator[None]:
-    """Hash files during the block, so that what is committed is what was proven.
-
-    Raises:
-        ParityError: a file has another content; at the end of the block, or in place of its error,
-            since a hub refuses such a file too.
-    """
-    interrupted = threading.Event()
-
-    def go_on(n_bytes: int) -> None:
-        if interrupted.is_set():
-            raise InterruptedError
-
-    def changed() -> list[str]:
-        return [name for name, path in files.items() if sha256_of(path, go_on) != digests[name]]
-
-    def require_unchanged() -> None:
-        if names := hashing.result():
-            raise ParityError(
-                f"{', '.join(names)} changed since the artefact was proven.",
-                hint="Convert the checkpoint again; what is published is what was proven.",
-            )
-
-    with ThreadPoolExecutor(1, "hash") as executor:
-        hashing = executor.submit(changed)
-        try:
-            yield
-        except Exception:
-            require_unchanged()
+def _create_branch(hub: Hub, repo_id: str, branch: str, head: str) -> None:
+    try:
+        hub.api.create_branch(repo_id, branch=branch, revision=head)
+    except Exception as error:
+        if status_of(error) != CONFLICT or is_busy(error):
             raise
-        except BaseException:
-            interrupted.set()
-            raise
-        require_unchanged()
-
-
-def _transfer_of(hub: Hub, repo_id: str, publication: Publication) -> str:
-    """``xet`` or ``lfs``: what was asked for, or else Xet where both sides have it."""
-    from huggingface_hub.utils import is_package_available
-
-    if publication.transfer == "lfs" or (publication.transfer == "auto" and hub.folder):
-        return "lfs"  # into a folder of this machine Xet would only take longer
-    asked = publication.transfer == "xet"
-    if not is_package_available("hf_xet"):
-        if asked:
-            raise UsageError("--transfer xet needs hf_xet.", hint="Run: pip install hf_xet")
-        return "lfs"
-    if asked or _has_xet(hub, repo_id, publication.branch):
-        return "xet"
-    return "lfs"
-
-
-def _has_xet(hub: Hub, repo_id: str, branch: str) -> bool:
-    from urllib.parse import quote
-
-    from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
-    url = f"{hub.endpoint}/api/models/{repo_id}/xet-write-token/{quote(branch, safe='')}"
-
-    def ask() -> bool:
-        response = get_session().get(url, headers=build_hf_headers(token=hub.api.token))
-        if response.status_code in NO_XET:
-            return False
-        hf_raise_for_status(response)
-        return True
-
-    return request(hub, "asking for Xet storage", repo_id, ask)
 
 
 def stale_files(
     found: Mapping[str, HubFile], files: Container[str], branch: str, state: RepoState
 ) -> list[str]:
-    """Files of the branch's last release that this one lacks and that nobody has replaced since.
+    """Files of the branch's last release that this one lacks.
+
+    A large file that somebody has replaced since is not one of them.
 
     Args:
         found: what the branch holds.
@@ -398,15 +240,10 @@ def stale_files(
     stale = sorted(
         name for name in left if name in ours and found[name].sha256 in (None, ours[name])
     )
-    foreign = [
-        name
-        for name in left
-        if name not in stale and any(fnmatch(name, p) for p in LOADED_BY_TRANSFORMERS)
-    ]
-    if foreign:
+    if foreign := loaded_beside(found, {*stale, *(n for n in found if n in files)}):
         raise UsageError(
-            f"{state.repo_id}: holds {', '.join(sorted(foreign))}, which from_pretrained would "
-            "load beside or instead of what was proven.",
+            f"{state.repo_id}: holds {', '.join(foreign)}, which from_pretrained would load "
+            "beside or instead of what was proven.",
             hint="Delete it there, or release to another repository.",
         )
     return stale

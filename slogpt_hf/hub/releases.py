@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slogpt_hf.card.record import Record, find_release, is_published
-from slogpt_hf.hub.client import Hub
+from slogpt_hf.card.ledger import find_release
+from slogpt_hf.card.record import Record
+from slogpt_hf.hub.client import Hub, request
 from slogpt_hf.hub.publish import create_tag, taken_tag
-from slogpt_hf.hub.state import RepoState, holds_release, record_at
+from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, holds_release, record_at
+
+MOST_COMMITS = 50  # that are looked at for one whose tag is missing
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def published_release(hub: Hub, state: RepoState, wanted: str, tag: str | None) 
         return None
     # On another branch than those whose ledgers were read.
     record = record_at(hub, state.repo_id, state.tags[tag])
-    if record is None or record["identity"] != wanted or not is_published(record):
+    if record is None or record["identity"] != wanted:
         raise taken_tag(tag, state)
     return _found(hub, state, record, state.tags[tag])
 
@@ -83,23 +86,46 @@ def _as_released(hub: Hub, state: RepoState, entry: Record) -> Release | None:
         if tagged == commit:
             return _found(hub, state, entry, tagged)
         record = record_at(hub, repo_id, tagged)
-        if record is None or record["identity"] != entry["identity"] or not is_published(record):
+        if record is None or record["identity"] != entry["identity"]:
             return None  # the tag names something else, whatever the ledger says
         return _found(hub, state, record, tagged)
     # Stopped between commit and tag: the tag is all that is missing.
-    heads = (state.head(b) for b, r in state.records.items() if r["identity"] == entry["identity"])
-    untagged = commit or next(heads, None)
-    record = record_at(hub, repo_id, untagged) if untagged else None
-    if untagged is None or record is None or record["identity"] != entry["identity"]:
-        return None
-    if not holds_release(hub, repo_id, untagged, record):
+    if tag in state.branches or (untagged := _untagged_commit(hub, state, entry)) is None:
         return None
     version = entry["version"]
     create_tag(hub, repo_id, tag, untagged, f"Release {version}")
+    record = record_at(hub, repo_id, untagged) or entry
     branch = next((b for b, head in state.branches.items() if head == untagged), None)
-    return Release(True, repo_id, version, tag, untagged, branch, hub.endpoint, record)
+    return Release(True, repo_id, version, tag, untagged, branch, hub.shown_endpoint, record)
+
+
+def _untagged_commit(hub: Hub, state: RepoState, entry: Record) -> str | None:
+    """The commit that a release made before it was stopped; None if none holds it whole.
+
+    Somebody may have committed since: of the commits that carry its record, the oldest is its own.
+    """
+    repo_id, known = state.repo_id, entry.get("commit")
+    commits = [known] if known else []
+    for branch, record in state.records.items():
+        if not known and record["identity"] == entry["identity"]:
+            name = branch if branch in state.branches else DEFAULT_BRANCH
+            listed = request(
+                hub,
+                "reading the commits",
+                repo_id,
+                lambda name=name: hub.api.list_repo_commits(repo_id, revision=name),  # type: ignore[misc]
+            )
+            commits += [commit.commit_id for commit in listed[:MOST_COMMITS]]
+    own = None
+    for commit in commits:
+        held = record_at(hub, repo_id, commit)
+        if held is None or held["identity"] != entry["identity"]:
+            break
+        if holds_release(hub, repo_id, commit, held):
+            own = commit
+    return own
 
 
 def _found(hub: Hub, state: RepoState, entry: Record, commit: str) -> Release:
     version, tag = entry["version"], entry["tag"]
-    return Release(False, state.repo_id, version, tag, commit, None, hub.endpoint, entry)
+    return Release(False, state.repo_id, version, tag, commit, None, hub.shown_endpoint, entry)

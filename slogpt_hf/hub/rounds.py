@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from slogpt_hf.errors import HubError
+from slogpt_hf.hub import attempts
 from slogpt_hf.hub.attempts import ATTEMPTS, is_transient, status_of, wait_after
 from slogpt_hf.hub.client import Hub, hub_error, readable_errors
 from slogpt_hf.hub.state import RepoState, read_state
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-MOST_ROUNDS = 12  # at most so many other commits may come first
+MOST_ROUNDS = 60  # at most so many other commits may come first, ten minutes in all
+LONGEST_PAUSE_SECONDS = 15.0
 PRECONDITION_FAILED = 412
 
 
@@ -47,12 +50,14 @@ def until_settled(
         HubError: too many others came first, or the hub did not answer several times.
     """
     unanswered = 0
-    for _ in range(MOST_ROUNDS):
+    for lost in range(MOST_ROUNDS):
         try:
             return change(state)
         except BranchMovedError as error:
             failed: HubError = error
             hub.tell(f" publish: {error.message} Reading the repository again.")
+            # Those who lost together must not come back together; refs may lag behind commits.
+            attempts.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.2 * 2**lost)))
         except UnansweredError as error:
             failed, unanswered = error, unanswered + 1
             cause = error.__cause__
@@ -63,6 +68,7 @@ def until_settled(
         state = read_state(hub, state.repo_id, state.revision)
         if (result := changed(state)) is not None:
             return result
+    failed.hint = failed.hint or "Many releases go there at once; run it again later."
     raise failed
 
 

@@ -7,18 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slogpt_hf.card.record import (
-    CARD_FILE,
-    RECORD_FILE,
-    Record,
-    is_published,
-    is_record,
-    ledger,
-    merged_ledgers,
-)
+from slogpt_hf.card.ledger import ledger, merged_ledgers, published_record
+from slogpt_hf.card.record import RECORD_FILE, Record
 from slogpt_hf.errors import HubError
 from slogpt_hf.hub.client import Hub, request
-from slogpt_hf.hub.tree import files_at
+from slogpt_hf.hub.tree import files_at, loaded_beside
 from slogpt_hf.hub.versions import newest_first, newest_tag
 
 DEFAULT_BRANCH = "main"
@@ -75,7 +68,7 @@ class RepoState:
 def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
     """Look at the repository and the branches that a release would go to.
 
-    Two requests, one more if there are candidates.
+    Two requests, one more if there are candidates, one more if the branch has lost its record.
 
     Raises:
         HubError: the hub refused or could not be reached.
@@ -91,7 +84,7 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
             raise
         return RepoState(repo_id, False, revision, {}, {}, {}, ())
     if repo_id in hub.renamed:
-        hub.tell(f" publish: {repo_id} was renamed to {hub.renamed[repo_id]}; releasing there.")
+        hub.tell(f" publish: {repo_id} was renamed to {hub.renamed[repo_id]}; going there.")
         repo_id = hub.renamed[repo_id]
     branches = {branch.name: branch.target_commit for branch in refs.branches}
     tags = {tag.name: tag.target_commit for tag in refs.tags}
@@ -101,24 +94,24 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
     found = {b: record_at(hub, repo_id, head) for head, b in heads.items() if head}
     records = {branch: record for branch, record in found.items() if record}
     known = [ledger(r, commit_of(r, state.head(b), tags)) for b, r in records.items()]
-    if not records and (tag := newest_tag(tags)):
-        # The head's record was deleted by hand.
-        known = [ledger(record_at(hub, repo_id, tags[tag]), tags[tag])]
-    entries = newest_first(merged_ledgers(*known))
+    entries = merged_ledgers(*known)
+    tag = newest_tag(tags)
+    if revision not in records and tag and tag not in {entry["tag"] for entry in entries}:
+        # The branch's record was deleted by hand.
+        last = record_at(hub, repo_id, tags[tag])
+        entries = merged_ledgers(entries, ledger(last, tags[tag]))
+    entries = newest_first(entries)
     return RepoState(repo_id, True, revision, branches, tags, records, entries)
 
 
 def commit_of(record: Record, head: str | None, tags: Mapping[str, str]) -> str | None:
     """The commit that published the release which ``record``, at ``head``, is about.
 
-    None where only reading the tag's commit could tell, since somebody committed later, and for an
-    artefact that was never released.
+    None where only reading the tag's commit could tell, since somebody committed later.
     """
     if isinstance(rollback := record.get("rollback"), dict):
         commit = rollback.get("commit")
         return commit if isinstance(commit, str) else None
-    if not is_published(record):
-        return None
     return head if tags.get(record["tag"]) in (None, head) else None
 
 
@@ -135,18 +128,18 @@ def record_at(hub: Hub, repo_id: str, commit: str) -> Record | None:
         record = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return record if is_record(record) else None
+    return published_record(record)
 
 
 def read_file(hub: Hub, repo_id: str, path: str, commit: str) -> bytes | None:
-    """A small file of a commit, by one request; None if it is not there.
+    """A small file of a commit, by one request; None if it, or the commit, is not there.
 
     Raises:
         HubError: the hub refused or could not be reached, or the file is larger than
             MOST_FILE_BYTES.
     """
     from huggingface_hub import get_session, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
     url = hf_hub_url(repo_id, path, revision=commit, endpoint=hub.endpoint)
@@ -159,31 +152,31 @@ def read_file(hub: Hub, repo_id: str, path: str, commit: str) -> bytes | None:
             hf_raise_for_status(response)
             if not any(REVISION_HEADER in r.headers for r in (*response.history, response)):
                 raise ConnectionError("what answered is no Hub")
-            content = b""
+            pieces, n_bytes = [], 0
             for piece in response.iter_bytes():
-                content += piece
-                if len(content) > MOST_FILE_BYTES:
+                pieces.append(piece)
+                n_bytes += len(piece)
+                if n_bytes > MOST_FILE_BYTES:
                     raise HubError(f"{repo_id}: {path} is larger than {MOST_FILE_BYTES} bytes.")
-            return content
+            return b"".join(pieces)
 
     def read_or_none() -> bytes | None:
         try:
             return read()
-        except EntryNotFoundError:
+        except (EntryNotFoundError, RevisionNotFoundError):
             return None
 
     return request(hub, f"reading {path}", repo_id, read_or_none)
 
 
 def holds_release(hub: Hub, repo_id: str, commit: str, record: Record) -> bool:
-    """Whether every file of a commit is the one that ``record`` proves, the card aside.
+    """Whether a commit holds every file that ``record`` proves, and nothing else that is loaded.
 
     Raises:
         HubError: the hub refused or could not be reached.
     """
-    found = files_at(hub, repo_id, commit)
-    proven = {name: digest for name, digest in record["files"].items() if name != CARD_FILE}
-    if not proven.keys() <= found.keys():
+    found, proven = files_at(hub, repo_id, commit), record["files"]
+    if not proven.keys() <= found.keys() or loaded_beside(found, proven):
         return False
     for name, digest in proven.items():
         held = found[name].sha256

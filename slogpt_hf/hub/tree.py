@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 
 from slogpt_hf.hub.attempts import is_garbled, persevere
 from slogpt_hf.hub.client import Hub, readable_errors
+
+# What from_pretrained may read from the top of a repository besides, or instead of, our files.
+LOADED_BY_TRANSFORMERS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*",
+    "adapter_*",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+    "*.py",
+)
+LOADED_FOLDERS = ("additional_chat_templates/",)
 
 
 @dataclass(frozen=True)
@@ -53,3 +73,19 @@ def git_blob_id(content: bytes) -> str:
     Source: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
     """
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def loaded_beside(found: Iterable[str], ours: Container[str]) -> list[str]:
+    """Files that are not ours and that ``from_pretrained`` would read, sorted.
+
+    Args:
+        found: paths of the files of a commit.
+        ours: paths of a release.
+    """
+    return sorted(name for name in found if name not in ours and _is_loaded(name))
+
+
+def _is_loaded(name: str) -> bool:
+    if "/" in name:
+        return name.startswith(LOADED_FOLDERS)
+    return any(fnmatch(name, pattern) for pattern in LOADED_BY_TRANSFORMERS)

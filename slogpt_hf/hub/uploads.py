@@ -87,11 +87,7 @@ class Uploads:
             transfer(way),
         ):
             _preupload(self._hub, self._repo_id, additions, branch)
-        if ignored := [a.path_in_repo for a in additions if a._should_ignore]:
-            raise UsageError(
-                f"{self._repo_id}: its .gitignore keeps {', '.join(ignored)} out.",
-                hint="Delete the .gitignore there, or the lines that match.",
-            )
+        require_not_ignored(self._repo_id, additions)
         return additions
 
     def _transfer(self, branch: str) -> str:
@@ -106,6 +102,15 @@ class Uploads:
                 raise UsageError("--transfer xet needs hf_xet.", hint="Run: pip install hf_xet")
             return "lfs"
         return "xet" if asked or _has_xet(self._hub, self._repo_id, branch) else "lfs"
+
+
+def require_not_ignored(repo_id: str, additions: Iterable[CommitOperationAdd]) -> None:
+    """Raise UsageError if the hub would leave files out of a commit; they must be preuploaded."""
+    if ignored := [a.path_in_repo for a in additions if getattr(a, "_should_ignore", False)]:
+        raise UsageError(
+            f"{repo_id}: its .gitignore keeps {', '.join(ignored)} out.",
+            hint="Delete the .gitignore there, or the lines that match.",
+        )
 
 
 class _File:

@@ -6,10 +6,12 @@ Same shape, new weights: patch.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from slogpt_hf.card.ledger import is_ref
 from slogpt_hf.card.record import Record
 from slogpt_hf.errors import UsageError
 
@@ -18,13 +20,15 @@ FIRST = "1.0.0"
 VERSION = re.compile(r"v?(\d{1,99})\.(\d{1,99})\.(\d{1,99})", re.ASCII)
 ARCHITECTURE = ("positions", "norm", "mlp", "linear_bias", "norm_bias", "vocab_size")
 REF_CHARACTERS = re.compile(r"[^A-Za-z0-9._/+-]+")
-COMMIT_ID = re.compile(r"[0-9a-fA-F]{40}")
-LONGEST_REF = 200
-NOT_A_REF = re.compile(r"^[-./]|//|\.\.|/\.|[./]$|\.lock$|@\{")
+DEFAULT_TEMPLATE = "v{version}"
+LONGEST_SHOWN = 200  # characters
 
 
 def next_version(
-    last: Mapping[str, Any] | None, model: Mapping[str, Any], tags: Iterable[str] = ()
+    last: Mapping[str, Any] | None,
+    model: Mapping[str, Any],
+    tags: Iterable[str] = (),
+    template: str = DEFAULT_TEMPLATE,
 ) -> str:
     """The version of a release whose ``release.json`` says ``model``, after ``last``.
 
@@ -32,8 +36,9 @@ def next_version(
         last: the ``release.json`` of the newest release; None for the first.
         model: the ``model`` section of the new one.
         tags: of the repository: a version that one of them names is never given again.
+        template: of the new release's tag, by which older ones tell their version too.
     """
-    known = [parsed(tag) for tag in tags]
+    known = [parsed(tag) or version_in(tag, template) for tag in tags]
     if last is not None:
         known.append(parsed(str(last.get("version", ""))))
     numbers = max((version for version in known if version), default=None)
@@ -55,6 +60,18 @@ def parsed(version: str) -> tuple[int, int, int] | None:
     """The numbers of ``1.2.3`` or ``v1.2.3``; None for anything else."""
     match = VERSION.fullmatch(version)
     return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def version_in(tag: str, template: str) -> tuple[int, int, int] | None:
+    """The version in a tag that a template gave; None if it gave no such tag."""
+    parts = re.split(r"\{(\w+)\}", template)
+    if "version" not in parts[1::2]:
+        return None
+    literals = [re.escape(REF_CHARACTERS.sub("-", part)) for part in parts[::2]]
+    values = [r"(\d+\.\d+\.\d+)" if name == "version" else ".+" for name in parts[1::2]]
+    pattern = "".join(map("".join, itertools.zip_longest(literals, values, fillvalue="")))
+    match = re.fullmatch(pattern, tag, re.ASCII)
+    return parsed(match[1]) if match else None
 
 
 def newest_tag(tags: Iterable[str]) -> str | None:
@@ -109,10 +126,8 @@ def filled(template: str, values: Mapping[str, Any], what: str) -> str:
 
 def require_ref(name: str, what: str) -> None:
     """Raise UsageError unless ``name`` can name a tag or branch and nothing else."""
-    ambiguous = name == "HEAD" or name.startswith("refs/") or COMMIT_ID.fullmatch(name)
-    malformed = not name or REF_CHARACTERS.search(name) or NOT_A_REF.search(name)
-    if ambiguous or malformed or len(name) > LONGEST_REF:
+    if not is_ref(name):
         raise UsageError(
-            f"{what} {name[:LONGEST_REF]!r} is not a name that git and the Hub take.",
+            f"{what} {name[:LONGEST_SHOWN]!r} is not a name that git and the Hub take.",
             hint="Use letters, digits, '.', '_', '-' and single '/'.",
         )

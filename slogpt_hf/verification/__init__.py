@@ -130,7 +130,9 @@ def verify_release(
         detail = f"{RECORD_FILE} {'is no record' if RECORD_FILE in tree else 'is missing'}"
         checks = [Check("record", FAILED, f"{detail}: this is no release of slogpt-hf")]
         checks += [Check(name, NOT_CHECKED, "there is no record") for name in CHECKS[1:]]
-        return Verification(repo_id, tag, commit, hub.endpoint, tuple(checks), tuple(sorted(tree)))
+        return Verification(
+            repo_id, tag, commit, hub.shown_endpoint, tuple(checks), tuple(sorted(tree))
+        )
     signed = _signed(texts.get(SIGNATURE_FILE), signer)
     names = {*record["files"], *(signed if isinstance(signed, dict) else ())} & tree.keys()
     contents = hash_contents(
@@ -143,7 +145,7 @@ def verify_release(
         check_signature(record, contents, signed, signer, required=require_signature),
     ]
     others = tuple(sorted(tree.keys() - own_files(record)))
-    return Verification(repo_id, tag, commit, hub.endpoint, tuple(checks), others)
+    return Verification(repo_id, tag, commit, hub.shown_endpoint, tuple(checks), others)
 
 
 def _signed(

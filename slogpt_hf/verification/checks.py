@@ -6,11 +6,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any, TypeGuard
 
 from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, REPORT_FILE, Record
-from slogpt_hf.hub.publish import LOADED_BY_TRANSFORMERS
+from slogpt_hf.hub.tree import loaded_beside
 from slogpt_hf.progress import human_bytes
 from slogpt_hf.recording import VERDICT_FIELDS
 from slogpt_hf.signing import SIGNATURE_FILE, SignatureError, Signer
@@ -69,8 +68,7 @@ def check_files(record: Record, contents: Contents, *, download: bool) -> Check:
     problems += contents.faults
     problems += [
         f"{name} is not of the release, but from_pretrained would load it"
-        for name in sorted(tree.keys() - own_files(record))
-        if any(fnmatch(name, pattern) for pattern in LOADED_BY_TRANSFORMERS)
+        for name in loaded_beside(tree, own_files(record))
     ]
     size = human_bytes(sum(tree[name].n_bytes for name in proven.keys() & tree.keys()))
     whose = "of the bytes" if download else "as the hub states it (--no-download)"

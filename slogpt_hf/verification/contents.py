@@ -10,7 +10,7 @@ from pathlib import Path
 
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of
-from slogpt_hf.hub.client import Hub, readable_errors
+from slogpt_hf.hub.client import Hub, readable_errors, request
 from slogpt_hf.hub.tree import HubFile, git_blob_id
 from slogpt_hf.progress import Progress
 
@@ -41,8 +41,8 @@ def commit_of_tag(hub: Hub, repo_id: str, tag: str) -> str:
         UsageError: there is no such tag.
         HubError: the hub refused or could not be reached, or holds no such repository.
     """
-    with readable_errors("reading the repository", repo_id):
-        refs = hub.api.list_repo_refs(repo_id)
+    what = "reading the repository"
+    refs = request(hub, what, repo_id, lambda: hub.api.list_repo_refs(repo_id))
     tags: dict[str, str] = {ref.name: ref.target_commit for ref in refs.tags}
     if tag in tags:
         return tags[tag]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from slogpt_hf.card.ledger import NUMBERS
 from slogpt_hf.card.record import SCHEMA
 from slogpt_hf.errors import HubError, TagConflictError, UsageError
 from slogpt_hf.files import sha256_of
@@ -19,6 +20,7 @@ from slogpt_hf.hub.embedded import Request, Response
 from slogpt_hf.hub.publish import Publication, create_tag, publish_artefact
 from slogpt_hf.hub.rounds import BranchMovedError
 from slogpt_hf.hub.state import read_state
+from slogpt_hf.hub.uploads import Uploads
 
 REPO = "me/model"
 Intercept = Callable[[Request], Response | None]
@@ -38,9 +40,10 @@ def files(tmp_path: Path) -> dict[str, Path]:
         "tag": "v1.0.0",
         "checkpoint": {},
         "source": {},
-        "model": {"spec": {}},
+        "model": {"spec": {}, "remote_code": False},
         "tokenizer": {},
-        "parity": {},
+        "parity": dict.fromkeys(NUMBERS, 0.0),
+        "languages": [],
         "files": {"model.safetensors": "0", "sub/a.json": "0"},
         "previous": [],
     }
@@ -55,7 +58,7 @@ def publish(hub: Hub, files: dict[str, Path], tag: str = "v1.0.0", **options: An
     branch = options.pop("revision", "main")
     digests = {name: sha256_of(path) for name, path in files.items()}
     publication = Publication(files, digests, tag, branch, "Release", **options)
-    return publish_artefact(hub, publication, state)
+    return publish_artefact(hub, publication, state, Uploads(hub, REPO, "auto"))
 
 
 def renewed(files: dict[str, Path]) -> dict[str, Path]:
