@@ -8,7 +8,7 @@ from slogpt_hf.card.ledger import find_release
 from slogpt_hf.card.record import Record
 from slogpt_hf.hub.client import Hub, request
 from slogpt_hf.hub.publish import create_tag, taken_tag
-from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, holds_release, record_at
+from slogpt_hf.hub.state import RepoState, holds_release, record_at
 
 MOST_COMMITS = 50  # that are looked at for one whose tag is missing
 
@@ -104,26 +104,30 @@ def _untagged_commit(hub: Hub, state: RepoState, entry: Record) -> str | None:
 
     Somebody may have committed since: of the commits that carry its record, the oldest is its own.
     """
-    repo_id, known = state.repo_id, entry.get("commit")
-    commits = [known] if known else []
-    for branch, record in state.records.items():
-        if not known and record["identity"] == entry["identity"]:
-            name = branch if branch in state.branches else DEFAULT_BRANCH
-            listed = request(
-                hub,
-                "reading the commits",
-                repo_id,
-                lambda name=name: hub.api.list_repo_commits(repo_id, revision=name),  # type: ignore[misc]
-            )
-            commits += [commit.commit_id for commit in listed[:MOST_COMMITS]]
+    heads = [state.head(b) for b, r in state.records.items() if r["identity"] == entry["identity"]]
     own = None
-    for commit in commits:
-        held = record_at(hub, repo_id, commit)
-        if held is None or held["identity"] != entry["identity"]:
-            break
-        if holds_release(hub, repo_id, commit, held):
-            own = commit
+    for start in [entry["commit"]] if entry.get("commit") else heads:
+        for commit in _commits_from(hub, state.repo_id, start) if start else ():
+            held = record_at(hub, state.repo_id, commit)
+            if held is None or held["identity"] != entry["identity"]:
+                break
+            if holds_release(hub, state.repo_id, commit, held):
+                own = commit
     return own
+
+
+def _commits_from(hub: Hub, repo_id: str, start: str) -> list[str]:
+    """A commit and those before it, the newest first; none if it is not there any more."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    def read() -> list[str]:
+        try:
+            commits = hub.api.list_repo_commits(repo_id, revision=start)
+        except RevisionNotFoundError:
+            return []
+        return [commit.commit_id for commit in commits[:MOST_COMMITS]]
+
+    return request(hub, "reading the commits", repo_id, read)
 
 
 def _found(hub: Hub, state: RepoState, entry: Record, commit: str) -> Release:

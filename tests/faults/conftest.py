@@ -246,9 +246,7 @@ def artefacts(
     size = {"sharded": "80KB"}
     for seed, name in enumerate(("sharded", "single", "third", "fourth", "fifth")):
         torch.save(slo_content(seed=seed), folder / f"{name}.pt")
-        settings = Settings(
-            dataset=str(folder / "meta.pkl"), max_shard_size=size.get(name, "5GB")
-        )
+        settings = Settings(dataset=str(folder / "meta.pkl"), max_shard_size=size.get(name, "5GB"))
         convert(folder / f"{name}.pt", folder / name, settings)
     return {path.name: path for path in folder.iterdir() if path.is_dir()}
 

@@ -93,9 +93,7 @@ def content(shown: Any) -> Any:
     return history, ledgers, files
 
 
-@pytest.mark.parametrize(
-    ("start", "number", "moment"), PLAYED, ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("start", "number", "moment"), PLAYED, ids=lambda value: str(value))
 def test_rerun_after_a_kill_ends_in_the_same_state(
     start: str,
     number: int,

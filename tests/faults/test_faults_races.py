@@ -16,6 +16,7 @@ import pytest
 from slogpt_hf.hub.embedded import Request, Response
 
 REPO = "me/model"
+FORM = ("--transfer", "lfs", "--json")
 NAMES = ("sharded", "single", "third", "fourth")
 
 
@@ -36,9 +37,7 @@ class Gate:
         return request.proceed()
 
 
-def pushed(
-    hub: Any, artefacts: list[Path], *options: str
-) -> list[tuple[int, dict[str, Any], str]]:
+def pushed(hub: Any, artefacts: list[Path], *options: str) -> list[tuple[int, dict[str, Any], str]]:
     """Pushes all at once, each in a process of its own: exit code, ``--json``, stderr."""
     import slogpt_hf
 
@@ -49,8 +48,17 @@ def pushed(
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "slogpt_hf", "push", str(path), "--repo-id", REPO]
-            + ["--transfer", "lfs", "--json", *options],
+            [
+                sys.executable,
+                "-m",
+                "slogpt_hf",
+                "push",
+                str(path),
+                "--repo-id",
+                REPO,
+                *FORM,
+                *options,
+            ],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

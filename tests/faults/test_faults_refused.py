@@ -140,9 +140,7 @@ def test_too_long_a_wait_is_said_not_waited_for(
     assert not waits and faulty_hub.count()[route] == 1
 
 
-def test_a_date_to_wait_for(
-    faulty_hub: Any, seeds: Any, released: Any, waits: list[float]
-) -> None:
+def test_a_date_to_wait_for(faulty_hub: Any, seeds: Any, released: Any, waits: list[float]) -> None:
     faulty_hub.reset(seeds["released"])
     in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
     faulty_hub.once(("commit", 1), refusal(503, Retry_After=in_a_minute))
