@@ -85,7 +85,7 @@ def wait_after(error: Exception, failed: int, tell: Callable[[str], None]) -> bo
     seconds = longest * jitter if asked is None else asked + jitter
     status = status_of(error)
     reason = f"status {status}" if status else "no answer"
-    tell(f" publish: the hub gave {reason}; trying again in {seconds:.0f} s.")
+    tell(f"     hub: it gave {reason}; trying again in {seconds:.0f} s.")
     sleep(seconds)
     return True
 

@@ -55,7 +55,7 @@ def until_settled(
             return change(state)
         except BranchMovedError as error:
             failed: HubError = error
-            hub.tell(f" publish: {error.message} Reading the repository again.")
+            hub.tell(f"     hub: {error.message} Reading the repository again.")
             # Those who lost together must not come back together; refs may lag behind commits.
             attempts.sleep(random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.2 * 2**lost)))
         except UnansweredError as error:

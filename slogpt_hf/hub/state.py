@@ -84,7 +84,7 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
             raise
         return RepoState(repo_id, False, revision, {}, {}, {}, ())
     if repo_id in hub.renamed:
-        hub.tell(f" publish: {repo_id} was renamed to {hub.renamed[repo_id]}; going there.")
+        hub.tell(f"     hub: {repo_id} was renamed to {hub.renamed[repo_id]}; going there.")
         repo_id = hub.renamed[repo_id]
     branches = {branch.name: branch.target_commit for branch in refs.branches}
     tags = {tag.name: tag.target_commit for tag in refs.tags}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from slogpt_hf.errors import ParityError, UsageError
+from slogpt_hf.errors import HubError, ParityError, UsageError
 from slogpt_hf.files import sha256_of
 from slogpt_hf.hub.attempts import causes, is_garbled, persevere, status_of
 from slogpt_hf.hub.client import Hub, readable_errors, request
@@ -101,7 +101,14 @@ class Uploads:
             if asked:
                 raise UsageError("--transfer xet needs hf_xet.", hint="Run: pip install hf_xet")
             return "lfs"
-        return "xet" if asked or _has_xet(self._hub, self._repo_id, branch) else "lfs"
+        if _has_xet(self._hub, self._repo_id, branch):
+            return "xet"
+        if asked:
+            raise HubError(
+                f"{self._repo_id}: the hub has no Xet storage.",
+                hint="Leave --transfer out, or pass --transfer lfs.",
+            )
+        return "lfs"
 
 
 def require_not_ignored(repo_id: str, additions: Iterable[CommitOperationAdd]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from slogpt_hf.hub.embedded import Request, Response
 
 OLD, NOW, LATER = "me/old", "me/model", "me/later"
-SAID = f"publish: {OLD} was renamed to {NOW}; going there."
+SAID = f"hub: {OLD} was renamed to {NOW}; going there."
 
 
 class Outcome(NamedTuple):

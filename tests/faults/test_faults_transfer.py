@@ -272,3 +272,23 @@ def test_a_large_file_that_changes_before_it_is_sent(
     assert view(faulty_hub.folder).tags.keys() == {"v1.0.0"}
     assert faulty_hub.count()["commit"] == 0
     assert released("single", transfer=way).tag == "v1.0.1"
+
+
+@pytest.mark.parametrize("step", ["refs", "file", "tree", "preupload", "batch", "commit", "tag"])
+def test_silence_is_not_waited_for(
+    step: str, impatient: None, released: Any, faulty_hub: Any, seeds: Any, waits: list[float]
+) -> None:
+    """The hub keeps silent until the release has ended, by a second request."""
+    is_over = threading.Event()
+    ended_before: list[bool] = []
+
+    def silent(request: Request) -> Response:
+        ended_before.append(is_over.wait(10))
+        raise ConnectionResetError("the client went away")
+
+    faulty_hub.reset(seeds["released"])
+    faulty_hub.once((step, 1), silent)
+    release = released("single")
+    is_over.set()
+    faulty_hub.settle()
+    assert release.tag == "v1.0.1" and len(waits) == 1 and ended_before == [True]
