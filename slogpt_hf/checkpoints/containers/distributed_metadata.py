@@ -41,11 +41,14 @@ RECORDS = {
     "Index": f"{CHECKPOINT}.metadata.MetadataIndex",
     "Storage": f"{CHECKPOINT}.filesystem._StorageInfo",
 }
-# Also there, but of no use here: where it was saved, how tensors lay in memory.
-IGNORED = (
-    f"{CHECKPOINT}.metadata.StorageMeta",
+ENUMS = (
     f"{CHECKPOINT}.metadata._MEM_FORMAT_ENCODING",
     "torch.distributed._shard.sharded_tensor.metadata.MEM_FORMAT_ENCODING",
+)
+# Also there, but of no use here: where it was saved, how tensors lay in memory.
+IGNORED = (
+    *ENUMS,
+    f"{CHECKPOINT}.metadata.StorageMeta",
     "torch.serialization._get_layout",
     *(f"pathlib{module}.{kind}Path" for module in ("", "._local") for kind in ("Posix", "Windows")),
 )
@@ -196,7 +199,15 @@ def _globals() -> dict[str, object]:
         OLD_PROPERTIES: pickles.record(RECORDS["Properties"]),
         "torch.Size": _size,
         "collections.OrderedDict": _ordered,
+        **dict.fromkeys(("builtins.getattr", "__builtin__.getattr"), _member),
     }
+
+
+def _member(kind: object, name: object) -> pickles.Record:
+    """A member of an enum, which Python 3.11.0 to 3.11.3 pickle as ``getattr(kind, name)``."""
+    if not isinstance(kind, pickles.Global) or kind.name not in ENUMS or not isinstance(name, str):
+        raise TypeError
+    return pickles.Record(kind.name, (name,))
 
 
 def _size(items: object = ()) -> tuple[object, ...]:
