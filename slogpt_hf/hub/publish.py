@@ -74,7 +74,7 @@ def publish_artefact(hub: Hub, publication: Publication, state: RepoState, uploa
 
     repo_id, branch = state.repo_id, publication.branch
     require_free_tag(publication.tag, branch, state)
-    uploads.name(publication.files, publication.digests)
+    uploads.consist_of(publication.files, publication.digests)
     head = _prepared(hub, publication, state)
     found = files_at(hub, repo_id, head) if head else {}
     stale = stale_files(found, publication.files, branch, state)

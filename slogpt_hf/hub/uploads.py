@@ -44,7 +44,7 @@ class Uploads:
         self._way = way
         self._files: dict[str, _File] = {}
 
-    def name(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> None:
+    def consist_of(self, files: Mapping[str, Path], digests: Mapping[str, str]) -> None:
         """Set what the release consists of; files that are the same as before stay as they are.
 
         Args:

@@ -113,6 +113,23 @@ def test_a_commit_by_hand_before_the_tag_gets_no_tag(
     assert verified("v1.0.0")
 
 
+def test_a_copy_with_something_loaded_beside_it_gets_no_tag(
+    release: Release, hub_client: Any, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_before_the_tag(release, monkeypatch)
+    with hub_client(hub) as api:
+        copy = Path(api.snapshot_download(REPO, local_dir=tmp_path / "copy"))
+        shutil.rmtree(copy / ".cache")
+        (copy / "adapter_config.json").write_text("{}")
+        api.delete_repo(REPO)
+        api.create_repo(REPO)
+        api.upload_folder(repo_id=REPO, folder_path=copy)
+    outcome = release(0)
+    assert outcome.code == 2 and "adapter_config.json" in outcome.err
+    with hub_client(hub) as api:
+        assert tags(api) == {}
+
+
 def test_a_release_that_nobody_can_find_whole_is_made_anew(
     release: Release, hub_client: Any, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
