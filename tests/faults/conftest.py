@@ -23,7 +23,6 @@ REPO = "me/model"
 NOTES = "notes.txt"  # somebody else's file
 CHARACTERS = "\n !',.:;?ABCDEabcdefghijklmnopqrstuvw"
 POINTER = re.compile(rb"version https://git-lfs\S+\noid sha256:([0-9a-f]{64})\nsize \d+\n")
-SILENT_SECONDS = 0.25
 API, GIT, XET = r"api/models/[^/]+/[^/]+", r"[^/]+/[^/]+", r"xet/[^/]+/[^/]+/[^/]+"
 # Name of a request, its method and path; paths of revisions are the last part.
 ROUTES = [
@@ -96,6 +95,13 @@ class FaultyHub:
         """Wait until no request is being handled: a client that is gone may have left some."""
         with self.lock:
             assert self.lock.wait_for(lambda: not self.running, 30)
+
+    def is_next(self, method: str, path: str) -> bool:
+        """Whether a fault is played at this request, if it comes now."""
+        route = route_of(SimpleNamespace(method=method, path=path.strip("/").split("/")))
+        with self.lock:
+            number = 1 + sum(name == route for name, _ in self.steps)
+            return any(name == route and number >= first for name, first, _, _ in self.faults)
 
     def _fault(self, route: str, number: int) -> Fault | None:
         if fault := self.numbered.pop(len(self.steps), None):
@@ -328,8 +334,21 @@ def view() -> Callable[..., View | None]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time-outs that a test can wait for."""
+def impatient(faulty_hub: FaultyHub, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Has the client wait for a byte of an answer with a fault for so many seconds only.
+
+    Other answers have all the time: on a busy machine one of them may take longer.
+    """
     from slogpt_hf.hub import session
 
-    monkeypatch.setitem(session.TIMEOUTS, "read", SILENT_SECONDS)
+    limit_time = session._limit_time
+
+    def limit(seconds: float) -> None:
+        def limit_faults(request: Any) -> None:
+            limit_time(request)
+            if faulty_hub.is_next(request.method, request.url.path):
+                request.extensions["timeout"]["read"] = seconds
+
+        monkeypatch.setattr(session, "_limit_time", limit_faults)
+
+    return limit

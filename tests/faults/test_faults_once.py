@@ -184,7 +184,7 @@ def test_released_exactly_once(
 ) -> None:
     case = CASES[name]
     if fault == "silent":
-        request.getfixturevalue("impatient")
+        request.getfixturevalue("impatient")(0.25)
     faulty_hub.reset(seeds[case.seed])
     before = view(faulty_hub.folder)
     faulty_hub.once(step, *FAULTS[fault])

@@ -21,7 +21,8 @@ from slogpt_hf.hub.embedded import FileSlice, Request, Response, serve
 REPO = "me/model"
 LFS = {"batch", "object", "verify"}
 XET = {"xet-token", "xorb", "shard"}
-PAUSE_SECONDS = 0.004
+PAUSE_SECONDS = 0.012
+PATIENT_SECONDS = 1.0
 CLOSED = threading.Event()
 
 
@@ -198,17 +199,18 @@ def trickled(request: Request) -> Response:
 
 @pytest.mark.parametrize("step", ["refs", "file", "tree", "preupload", "batch", "commit"])
 def test_answers_that_trickle(
-    step: str, impatient: None, released: Any, faulty_hub: Any, seeds: Any, waits: list[float]
+    step: str, impatient: Any, released: Any, faulty_hub: Any, seeds: Any, waits: list[float]
 ) -> None:
     faulty_hub.reset(seeds["released"])
     faulty_hub.once((step, 1), trickled)
+    impatient(PATIENT_SECONDS)
     assert released("single").tag == "v1.0.1" and not waits
     assert faulty_hub.played == 1 and faulty_hub.count()["commit"] == 1
 
 
 @pytest.mark.parametrize("step", ["object", "verify", "commit", "tag"])
 def test_an_answer_that_takes_its_time(
-    step: str, impatient: None, released: Any, faulty_hub: Any, seeds: Any, waits: list[float]
+    step: str, impatient: Any, released: Any, faulty_hub: Any, seeds: Any, waits: list[float]
 ) -> None:
     def slow(request: Request) -> Response:
         answer = request.proceed()
@@ -217,6 +219,7 @@ def test_an_answer_that_takes_its_time(
 
     faulty_hub.reset(seeds["released"])
     faulty_hub.once((step, 1), slow)
+    impatient(PATIENT_SECONDS)
     assert released("single").tag == "v1.0.1" and not waits
     assert faulty_hub.count()[step] == 1
 
@@ -276,7 +279,7 @@ def test_a_large_file_that_changes_before_it_is_sent(
 
 @pytest.mark.parametrize("step", ["refs", "file", "tree", "preupload", "batch", "commit", "tag"])
 def test_silence_is_not_waited_for(
-    step: str, impatient: None, released: Any, faulty_hub: Any, seeds: Any, waits: list[float]
+    step: str, impatient: Any, released: Any, faulty_hub: Any, seeds: Any, waits: list[float]
 ) -> None:
     """The hub keeps silent until the release has ended, by a second request."""
     is_over = threading.Event()
@@ -288,6 +291,7 @@ def test_silence_is_not_waited_for(
 
     faulty_hub.reset(seeds["released"])
     faulty_hub.once((step, 1), silent)
+    impatient(0.25)
     release = released("single")
     is_over.set()
     faulty_hub.settle()
