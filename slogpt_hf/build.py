@@ -30,10 +30,15 @@ from slogpt_hf.progress import SILENT, Progress, human_bytes
 from slogpt_hf.recording import original_notes, record_of
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice, check_choice, choose_tokenizer
+from slogpt_hf.watch import Provenance, provenance_of
 
 
 def convert(
-    checkpoint_path: Path, output: Path, settings: Settings, progress: Progress = SILENT
+    checkpoint_path: Path,
+    output: Path,
+    settings: Settings,
+    progress: Progress = SILENT,
+    source: Provenance | None = None,
 ) -> Record:
     """Convert a checkpoint into a proven artefact that is ready to be pushed.
 
@@ -42,6 +47,7 @@ def convert(
         output: folder to make; it appears only when whole and proven.
         settings: dataset, tokenizer, dtype and so on.
         progress: told what happens.
+        source: where the checkpoint comes from; by default the git repository around it.
 
     Returns:
         The artefact's record.
@@ -56,7 +62,7 @@ def convert(
     choice = tokenizer_for(checkpoint, settings)
     with staged_folder(output) as folder:
         digest = hash_checkpoint(checkpoint, progress)
-        return build_artefact(checkpoint, choice, digest, folder, settings, progress)
+        return build_artefact(checkpoint, choice, digest, folder, settings, progress, source)
 
 
 def verify(
@@ -99,6 +105,7 @@ def build_artefact(
     folder: Path,
     settings: Settings,
     progress: Progress = SILENT,
+    source: Provenance | None = None,
 ) -> Record:
     """Convert into ``folder``, prove the result from disk, and add report, card and record.
 
@@ -139,6 +146,7 @@ def build_artefact(
         checkpoint_sha256=checkpoint_sha256,
         identity=identity_of(checkpoint_sha256, checkpoint, choice, settings),
         date=today(),
+        source=source or provenance_of(checkpoint.path, checkpoint.files),
         more_notes=original,
     )
     (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")

@@ -17,7 +17,7 @@ from slogpt_hf.parity import ParityReport
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice
 from slogpt_hf.version import __version__
-from slogpt_hf.watch import provenance_of
+from slogpt_hf.watch import Provenance
 
 VERDICT_FIELDS = (
     "passed",
@@ -40,6 +40,7 @@ def record_of(
     checkpoint_sha256: str,
     identity: str,
     date: str,
+    source: Provenance,
     more_notes: Sequence[str] = (),
 ) -> Record:
     """The record of an artefact that is proven and whole but for the record and the card.
@@ -53,13 +54,13 @@ def record_of(
         checkpoint_sha256: of the checkpoint.
         identity: what makes two releases the same.
         date: ``YYYY-MM-DD``.
+        source: where the checkpoint comes from.
         more_notes: sentences for the card beside those that the checkpoint itself gives.
     """
     facts, verdict = checkpoint.facts, report.to_dict()
-    provenance = provenance_of(checkpoint.path, checkpoint.files)
     tokenizer = choice.facts(artefact.folder)
-    if source := tokenizer.get("source"):
-        tokenizer["source"] = _public_source(source)
+    if files := tokenizer.get("source"):
+        tokenizer["source"] = _public_source(files)
     return {
         "schema": SCHEMA,
         "tool": f"slogpt-hf {__version__}",
@@ -88,7 +89,7 @@ def record_of(
                 *more_notes,
             ],
         },
-        "source": asdict(replace(provenance, remote=remote_url(provenance))),
+        "source": asdict(replace(source, remote=remote_url(source))),
         "model": {
             "target_class": artefact.target_class,
             "remote_code": artefact.remote_code,

@@ -38,7 +38,7 @@ from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.settings import Settings
 from slogpt_hf.signing import require_signing
 from slogpt_hf.stamping import stamped
-from slogpt_hf.watch import provenance_of
+from slogpt_hf.watch import Provenance, provenance_of
 
 __all__ = ["Release", "push", "release_checkpoints"]
 
@@ -46,7 +46,10 @@ OVERLAPPED_BYTES = 64 * 1024 * 1024  # larger files of an artefact are hashed wh
 
 
 def release_checkpoints(
-    checkpoints: Sequence[Path], settings: Settings, progress: Progress = SILENT
+    checkpoints: Sequence[Path],
+    settings: Settings,
+    progress: Progress = SILENT,
+    source: Provenance | None = None,
 ) -> Iterator[Release]:
     """Release checkpoints one after the other: each is proven, then committed, then tagged.
 
@@ -54,6 +57,7 @@ def release_checkpoints(
         checkpoints: files that the trainer saved.
         settings: where to and how; ``repo_id`` is needed.
         progress: told what happens.
+        source: where the checkpoints come from; by default the git repository around each.
 
     Yields:
         One Release a checkpoint, as soon as it is published.
@@ -72,7 +76,8 @@ def release_checkpoints(
         for path in checkpoints:
             checkpoint = open_checkpoint(path, settings)
             choice = tokenizer_for(checkpoint, settings)
-            values = _values(checkpoint.facts.step, provenance_of(path).branch, today())
+            found = source or provenance_of(path, checkpoint.files)
+            values = _values(checkpoint.facts.step, found.branch, today())
             _require_names(settings, values)
             digest = hash_checkpoint(checkpoint, progress)
             wanted = identity_of(digest, checkpoint, choice, settings)
@@ -84,7 +89,7 @@ def release_checkpoints(
             with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
                 folder = Path(settings.output or Path(temporary, "artefact"))
                 with staged_folder(folder) as work:
-                    build_artefact(checkpoint, choice, digest, work, settings, progress)
+                    build_artefact(checkpoint, choice, digest, work, settings, progress, found)
                 published = _publish(hub, folder, settings, state, progress)
             yield published
 

@@ -20,7 +20,13 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?", re.IGNORECASE | re.ASCII
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 PROMOTIONS = ("latest", "best", "never")
 TRANSFERS = ("auto", "xet", "lfs")
-CHOICES = {"dtype": DTYPES, "promote": PROMOTIONS, "transfer": TRANSFERS}
+SELECTIONS = ("all", "latest", "best")
+CHOICES = {
+    "dtype": DTYPES,
+    "promote": PROMOTIONS,
+    "transfer": TRANSFERS,
+    "which": SELECTIONS,
+}
 REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 characters at most
     r"(?=.{1,96}$)(?!.*(?:--|\.\.|\.git(?:/|$)))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII
 )
@@ -94,6 +100,20 @@ class Settings:
         False, "Sign the release (OpenSSF model signing), with the CI's identity or signing_key."
     )
     signing_key: str | None = _setting(None, "Private key to sign with, an EC key in a PEM file.")
+    checkpoints: tuple[str, ...] = _setting(
+        ("**/ckpt*.pt",),
+        "Glob of checkpoints to watch for, e.g. 'out/**/ckpt*.pt'; may be given several times.",
+    )
+    branches: tuple[str, ...] = _setting(
+        (),
+        "Glob of branches to watch, e.g. 'train/**'; may be given several times. Default: the "
+        "branch of the CI's event, else the one that is checked out.",
+    )
+    which: str = _setting(
+        "all",
+        "Which new checkpoints are released: all, the latest of each branch, or the best (the "
+        "lowest validation loss; they are fetched to be compared).",
+    )
     license: str = _setting("unknown", "License of the model, as the Hub spells it, e.g. mit.")
     language: str | None = _setting(
         None, "Language codes for the card, comma-separated, e.g. en.", comma_separated=True
@@ -176,7 +196,8 @@ def load_settings(
     for name in NAMES:
         if text := environment.get(ENVIRONMENT_PREFIX + name.upper()):
             values[name] = _typed(name, text, ENVIRONMENT_PREFIX + name.upper())
-    values |= {name: value for name, value in flags.items() if value is not None}
+    # A flag that may be given several times is an empty tuple where it was not given.
+    values |= {name: value for name, value in flags.items() if value not in (None, ())}
     # Fields add up, each from the place that counts most.
     fields_set = (*said, *_typed("set", environment.get("SLOGPT_SET", ""), "SLOGPT_SET"))
     return Settings(**values | {"set": (*fields_set, *(flags.get("set") or ()))})
@@ -281,6 +302,8 @@ def _nearest(name: str, known: list[str], prefix: str = "") -> str:
 def _typed(name: str, value: Any, where: str) -> Any:
     if name == "set":
         return _fields(value, where)
+    if isinstance(NAMES[name].default, tuple):
+        return _patterns(value, where)
     if not isinstance(NAMES[name].default, bool):
         return _text(name, value, where)
     known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -307,6 +330,15 @@ def _fields(value: Any, where: str) -> tuple[str, ...]:
         f"{where} is a {type(value).__name__}, not names and their numbers.",
         hint="Write e.g. 'set: {n_head: 8, block_size: 256}'.",
     )
+
+
+def _patterns(value: Any, where: str) -> tuple[str, ...]:
+    items = re.split(r"[,\n]", value) if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise UsageError(
+            f"{where} is not a list of globs.", hint="Write e.g. ['out/**/ckpt*.pt', 'runs/*.pt']."
+        )
+    return tuple(item.strip() for item in items if item.strip())
 
 
 def _text(name: str, value: Any, where: str) -> str:

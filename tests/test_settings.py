@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,12 @@ def test_current_folder_and_process_environment(
 
 VALUES: dict[str, Any] = {"allow_spare_ids": True, "private": True, "repo_id": "a/b"}
 VALUES |= {"dtype": "bfloat16", "max_shard_size": "7MB", "create": False, "oidc": True}
-VALUES |= {"promote": "best", "transfer": "lfs", "sign": True}
+VALUES |= {"promote": "best", "transfer": "lfs", "sign": True, "which": "latest"}
+GLOBS = ("checkpoints", "branches")
 SET = ("n_head=8", "norm_eps=1e-06", "use_rope=true")
 
 
-@pytest.mark.parametrize("name", sorted({s.name for s in fields(Settings)} - {"set"}))
+@pytest.mark.parametrize("name", sorted({s.name for s in fields(Settings)} - {"set", *GLOBS}))
 def test_every_setting_has_its_three_names(tmp_path: Path, name: str) -> None:
     value = VALUES.get(name, "some text")
     expected = Settings(**{name: value})
@@ -56,6 +58,19 @@ def test_every_setting_has_its_three_names(tmp_path: Path, name: str) -> None:
     assert load_settings({}, {f"SLOGPT_{name.upper()}": str(value)}, tmp_path) == expected
     for key in (name, name.replace("_", "-")):
         assert load_settings({}, {}, written(tmp_path, f"{key}: {value}\n")) == expected
+
+
+@pytest.mark.parametrize("name", GLOBS)
+@pytest.mark.parametrize("text", ["out/**/ckpt*.pt, runs/*.pt", "out/**/ckpt*.pt\n runs/*.pt\n"])
+def test_globs_have_their_three_names(tmp_path: Path, name: str, text: str) -> None:
+    expected = Settings(**{name: ("out/**/ckpt*.pt", "runs/*.pt")})
+    assert load_settings({name: getattr(expected, name)}, {}, tmp_path) == expected
+    assert load_settings({name: ()}, {}, tmp_path) == Settings()
+    assert load_settings({}, {f"SLOGPT_{name.upper()}": text}, tmp_path) == expected
+    for written_as in (json.dumps(list(getattr(expected, name))), json.dumps(text)):
+        assert load_settings({}, {}, written(tmp_path, f"{name}: {written_as}\n")) == expected
+    with pytest.raises(UsageError, match=rf"{name} is not a list of globs"):
+        load_settings({}, {}, written(tmp_path, f"{name}: {{a: b}}\n"))
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "license:\n"])

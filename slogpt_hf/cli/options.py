@@ -43,6 +43,8 @@ METAVARS = {
     "token_file": "FILE",
     "message": "TEMPLATE",
     "signing_key": "FILE",
+    "checkpoints": "GLOB",
+    "branches": "GLOB",
 }
 VOCABULARY = ("dataset", "tokenizer", "unknown", "allow_spare_ids")
 FIELDS = ("set", "base")
@@ -51,6 +53,7 @@ CARD = ("license", "language", "card_template")
 HUB = ("repo_id", "hub", "token_file", "oidc")
 RELEASE = ("tag", "revision", "promote", "message", "private", "create", "transfer")
 SIGNING = ("sign", "signing_key")
+WATCH = ("checkpoints", "branches", "which")
 
 
 def settings_options(*names: str) -> Callable[[Function], Function]:
@@ -60,7 +63,8 @@ def settings_options(*names: str) -> Callable[[Function], Function]:
         for name in reversed(names):
             field = NAMES[name]
             flag, several = isinstance(field.default, bool), isinstance(field.default, tuple)
-            default = f"  [default: {field.default}]" if not flag and field.default else ""
+            shown = " ".join(getattr(Settings, name)) if several else field.default
+            default = f"  [default: {shown}]" if not flag and shown else ""
             written = name.replace("_", "-")
             option = click.option(
                 f"--{written}/--no-{written}" if field.default is True else f"--{written}",

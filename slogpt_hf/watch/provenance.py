@@ -36,6 +36,10 @@ class Provenance:
         tracked: the files are all part of the commit, unchanged. Otherwise the commit is only what
             was checked out when they were read.
         dirty: a file that git tracks was changed since the commit.
+        url: where the checkpoint was fetched from, without credentials; None for a file on disk or
+            in git.
+        etag: what the store called this very content; None where ``url`` is.
+        run: URL of the CI's run that released it.
     """
 
     commit: str | None = None
@@ -43,6 +47,9 @@ class Provenance:
     remote: str | None = None
     tracked: bool | None = None
     dirty: bool | None = None
+    url: str | None = None
+    etag: str | None = None
+    run: str | None = None
 
 
 def provenance_of(path: Path, files: Iterable[Path] = ()) -> Provenance:
