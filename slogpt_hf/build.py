@@ -31,6 +31,7 @@ from slogpt_hf.recording import original_notes, record_of
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice, check_choice, choose_tokenizer
 from slogpt_hf.watch import Provenance, provenance_of
+from slogpt_hf.watch.event import Event
 
 
 def convert(
@@ -39,6 +40,7 @@ def convert(
     settings: Settings,
     progress: Progress = SILENT,
     source: Provenance | None = None,
+    event: Event | None = None,
 ) -> Record:
     """Convert a checkpoint into a proven artefact that is ready to be pushed.
 
@@ -48,6 +50,7 @@ def convert(
         settings: dataset, tokenizer, dtype and so on.
         progress: told what happens.
         source: where the checkpoint comes from; by default the git repository around it.
+        event: of the CI at hand.
 
     Returns:
         The artefact's record.
@@ -62,7 +65,8 @@ def convert(
     choice = tokenizer_for(checkpoint, settings)
     with staged_folder(output) as folder:
         digest = hash_checkpoint(checkpoint, progress)
-        return build_artefact(checkpoint, choice, digest, folder, settings, progress, source)
+        found = source or provenance_of(checkpoint.path, checkpoint.files, event)
+        return build_artefact(checkpoint, choice, digest, folder, settings, found, progress)
 
 
 def verify(
@@ -104,8 +108,8 @@ def build_artefact(
     checkpoint_sha256: str,
     folder: Path,
     settings: Settings,
+    source: Provenance,
     progress: Progress = SILENT,
-    source: Provenance | None = None,
 ) -> Record:
     """Convert into ``folder``, prove the result from disk, and add report, card and record.
 
@@ -146,7 +150,7 @@ def build_artefact(
         checkpoint_sha256=checkpoint_sha256,
         identity=identity_of(checkpoint_sha256, checkpoint, choice, settings),
         date=today(),
-        source=source or provenance_of(checkpoint.path, checkpoint.files),
+        source=source,
         more_notes=original,
     )
     (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")

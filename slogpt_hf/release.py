@@ -39,6 +39,7 @@ from slogpt_hf.settings import Settings
 from slogpt_hf.signing import require_signing
 from slogpt_hf.stamping import stamped
 from slogpt_hf.watch import Provenance, provenance_of
+from slogpt_hf.watch.event import Event
 
 __all__ = ["Release", "push", "release_checkpoints"]
 
@@ -50,6 +51,7 @@ def release_checkpoints(
     settings: Settings,
     progress: Progress = SILENT,
     source: Provenance | None = None,
+    event: Event | None = None,
 ) -> Iterator[Release]:
     """Release checkpoints one after the other: each is proven, then committed, then tagged.
 
@@ -58,6 +60,7 @@ def release_checkpoints(
         settings: where to and how; ``repo_id`` is needed.
         progress: told what happens.
         source: where the checkpoints come from; by default the git repository around each.
+        event: of the CI at hand.
 
     Yields:
         One Release a checkpoint, as soon as it is published.
@@ -76,7 +79,7 @@ def release_checkpoints(
         for path in checkpoints:
             checkpoint = open_checkpoint(path, settings)
             choice = tokenizer_for(checkpoint, settings)
-            found = source or provenance_of(path, checkpoint.files)
+            found = source or provenance_of(path, checkpoint.files, event)
             values = _values(checkpoint.facts.step, found.branch, today())
             _require_names(settings, values)
             digest = hash_checkpoint(checkpoint, progress)
@@ -89,7 +92,7 @@ def release_checkpoints(
             with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
                 folder = Path(settings.output or Path(temporary, "artefact"))
                 with staged_folder(folder) as work:
-                    build_artefact(checkpoint, choice, digest, work, settings, progress, found)
+                    build_artefact(checkpoint, choice, digest, work, settings, found, progress)
                 published = _publish(hub, folder, settings, state, progress)
             yield published
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from slogpt_hf.card.ledger import find_release
 from slogpt_hf.card.record import Record
@@ -37,6 +38,11 @@ class Release:
     branch: str | None
     endpoint: str
     record: Record
+
+    @property
+    def url(self) -> str:
+        """Page of the release on the hub."""
+        return f"{self.endpoint}/{self.repo_id}/tree/{quote(self.tag, safe="")}"
 
 
 def branch_for(promote: str, record: Record, state: RepoState) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from slogpt_hf.watch.event import Event
+
 CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/]*@")
 # Set while a hook runs; git obeys them rather than the folder.
 SET_BY_HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
@@ -52,12 +54,13 @@ class Provenance:
     run: str | None = None
 
 
-def provenance_of(path: Path, files: Iterable[Path] = ()) -> Provenance:
+def provenance_of(path: Path, files: Iterable[Path] = (), event: Event | None = None) -> Provenance:
     """The commit, branch and remote of the repository around ``path``; empty outside of one.
 
     Args:
         path: a file or a folder.
         files: what has to be part of the commit to be tracked; ``path`` itself by default.
+        event: of the CI at hand, which checks out a commit without its branch.
 
     Format: "Porcelain Format Version 2" of https://git-scm.com/docs/git-status.
     """
@@ -70,12 +73,16 @@ def provenance_of(path: Path, files: Iterable[Path] = ()) -> Provenance:
         return Provenance()
     changed = [r.split(" ", FIELDS[r[0]])[-1] for r in records if r[:1] in FIELDS and r[1:2] == " "]
     remote = _git(folder, "remote", "get-url", "origin")
+    branch = None if heads["head"] == "(detached)" else heads["head"]
+    if branch is None and event is not None and event.commit == heads["oid"]:
+        branch = event.branch
     return Provenance(
         commit=heads["oid"],
-        branch=None if heads["head"] == "(detached)" else heads["head"],
+        branch=branch,
         remote=CREDENTIALS_IN_URL.sub("", remote) if remote else None,
         tracked=_tracked(folder, {file.resolve() for file in files} or {path}, changed),
         dirty=bool(changed),
+        run=event.run if event else None,
     )
 
 
