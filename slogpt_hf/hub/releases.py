@@ -42,7 +42,7 @@ class Release:
     @property
     def url(self) -> str:
         """Page of the release on the hub."""
-        return f"{self.endpoint}/{self.repo_id}/tree/{quote(self.tag, safe="")}"
+        return f"{self.endpoint}/{self.repo_id}/tree/{quote(self.tag, safe='')}"
 
 
 def branch_for(promote: str, record: Record, state: RepoState) -> str:
