@@ -23,6 +23,7 @@ INTERRUPTED = 130
 COMMANDS = {
     # name: (module, what it does, as `slogpt-hf --help` lists it)
     "release": ("release", "Convert checkpoints, prove them equal, publish them."),
+    "plan": ("plan", "Show which checkpoints are new, and would be released."),
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
     "verify": ("verify", "Run the parity gate on a checkpoint and an artefact."),
     "push": ("push", "Publish a proven artefact."),
@@ -32,6 +33,7 @@ COMMANDS = {
     "diff": ("diff", "Show what changed between two releases."),
     "card": ("card", "Render the model card of an artefact."),
     "inspect": ("inspect", "Show what a checkpoint is."),
+    "init": ("init", "Write the CI's file and the settings file of a repository."),
     "demo": ("demo", "Train a small model and release it to an embedded hub."),
     "hub": ("hub", "Serve an embedded hub."),
     "doctor": ("doctor", "Show what is installed, what is missing, what to do."),
