@@ -1,0 +1,1 @@
+"""Starting to release: what a repository holds, and the files that its CI needs."""
