@@ -67,6 +67,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def absolute(path: str | None) -> str | None:
+    """A path that means the same in any folder."""
+    return str(Path(path).absolute()) if path else None
+
+
 def require_file(path: Path, what: str = "checkpoint") -> None:
     """Raise unless ``path`` is a non-empty regular file that is not a Git LFS pointer.
 

@@ -43,6 +43,8 @@ class Decision:
         wanted: it is to be released.
         reason: why, or why not, for people.
         tag: of the release that it was released as.
+        version: of that release.
+        release_commit: id of that release's commit on the hub, if the ledger tells.
     """
 
     key: str
@@ -50,6 +52,8 @@ class Decision:
     wanted: bool
     reason: str
     tag: str | None = None
+    version: str | None = None
+    release_commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,16 +136,27 @@ def best_of(fetched: Sequence[tuple[str, Fetched]], settings: Settings) -> str |
     """
     from slogpt_hf.checkpoints import read_checkpoint
 
-    best: tuple[float, str] | None = None
-    for key, found in fetched:
+    def loss_of(found: Fetched) -> float | None:
         base = found.root / settings.base if settings.base else None
         try:
-            loss = read_checkpoint(found.path, settings.given, base).facts.val_loss
+            return read_checkpoint(found.path, settings.given, base).facts.val_loss
         except (CheckpointError, UsageError):
-            continue
+            return None
+
+    return _lowest([(key, loss_of(found)) for key, found in fetched])
+
+
+def best_record(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
+    """The key of the record with the lowest validation loss, as ``best_of`` has it."""
+    return _lowest([(key, record["checkpoint"].get("val_loss")) for key, record in records])
+
+
+def _lowest(losses: Sequence[tuple[str, float | None]]) -> str | None:
+    best: tuple[float, str] | None = None
+    for key, loss in losses:
         if loss is not None and (best is None or loss <= best[0]):
             best = (loss, key)
-    return best[1] if best else next((key for key, _ in reversed(fetched)), None)
+    return best[1] if best else next((key for key, _ in reversed(losses)), None)
 
 
 @dataclass(frozen=True)
@@ -183,8 +198,8 @@ def _decision_about(
     settings: Settings,
 ) -> Decision:
     if release := known.release_of(candidate.sha256):
-        tag = release["tag"]
-        return Decision(key, candidate, False, f"released as {tag}", tag)
+        tag, version, commit = release["tag"], release["version"], release.get("commit")
+        return Decision(key, candidate, False, f"released as {tag}", tag, version, commit)
     if twin := seen.get(candidate.sha256 or ""):
         return Decision(key, candidate, False, f"the same as {twin.name}")
     if candidate.sha256 is None and settings.base and candidate.kind != "store":
@@ -227,8 +242,10 @@ def _ledgers(
         return
     from slogpt_hf.hub.attempts import status_of
     from slogpt_hf.hub.client import hub_of
+    from slogpt_hf.hub.credentials import has_identity
 
-    if is_pull_request:  # which is given no identity to exchange, and publishes nothing
+    # A job that publishes nothing may be given no identity to exchange; most ledgers are public.
+    if is_pull_request or not has_identity():
         settings = replace(settings, oidc=False)
     known: dict[str | None, _Ledger] = {}
     with hub_of(settings, repo_id, progress.line) as hub:

@@ -11,7 +11,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager, suppress
+from contextlib import chdir, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from slogpt_hf.errors import HubError, SloGPTError, TagConflictError, UsageError, first_line
-from slogpt_hf.files import stamp_of
+from slogpt_hf.files import absolute, stamp_of
 from slogpt_hf.planning import Decision, Plan, best_of, plan_releases
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.redaction import without_secrets
@@ -312,13 +312,10 @@ def _publish(this: _Watch, decision: Decision, found: Fetched) -> int:
         HubError: the hub refused, or could not be reached.
     """
     this.tell(f"{decision.candidate.name}: {decision.reason}; converting and proving it.")
-    path = found.path
-    if path.is_relative_to(found.root):
-        path = path.relative_to(found.root)  # as messages shall name it
     try:
         # Datasets, tokenizers and bases are those of the checkpoint's own commit.
         with this.shutdown.finishing(), chdir(found.root):
-            said = this.steps.release(path, this.settings, this.progress, decision.candidate)
+            said = this.steps.release(found.shown, this.settings, this.progress, decision.candidate)
             _settle(this, decision, found.sha256, said)
     except SloGPTError as error:
         if isinstance(error, HubError) and not isinstance(error, TagConflictError):
@@ -403,10 +400,14 @@ def _hashed(content: Any) -> str:
 
 def _anchored(settings: Settings) -> Settings:
     """Settings whose paths mean the same in any folder, but those of the training repository."""
-    names = ("hub", "token_file", "signing_key", "card_template", "report")
-    paths = {name: getattr(settings, name) for name in names}
     return replace(
-        settings, output=None, **{name: str(Path(p).absolute()) for name, p in paths.items() if p}
+        settings,
+        output=None,
+        hub=absolute(settings.hub),
+        token_file=absolute(settings.token_file),
+        signing_key=absolute(settings.signing_key),
+        card_template=absolute(settings.card_template),
+        report=str(Path(settings.report).absolute()),
     )
 
 

@@ -226,6 +226,10 @@ ROWS = (
 )
 
 
+# Where nothing tells of a CI: a person, or cron.
+NONE = CI("no CI", Event("manual"))
+
+
 def detect(environment: Environment, read: Callable[[Path], bytes] = read_file) -> CI | None:
     """The CI that set these variables; None outside of any.
 

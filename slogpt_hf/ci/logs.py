@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TextIO
 
 from slogpt_hf import redaction
 from slogpt_hf.card.escaping import printable
@@ -131,6 +131,38 @@ class Annotation:
 def harmless(text: str) -> str:
     """Text that no CI obeys: a space parts what would be a command, controls become U+FFFD."""
     return _COMMAND.sub("## ", _LINE_COMMAND.sub(r"\1 ", printable(text)))
+
+
+class HarmlessStream:
+    """A stream whose text no CI obeys, in whatever pieces it is written: whole lines pass.
+
+    ``obeyed`` is the stream below, for lines that are to be obeyed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.obeyed = stream
+        self._begun = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.obeyed, name)
+
+    def write(self, text: str) -> int:
+        """Pass on the lines that are whole; a carriage return ends one, too."""
+        *lines, self._begun = (self._begun + text).replace("\r", "\n").split("\n")
+        if lines:
+            self.obeyed.write("".join(f"{harmless(line)}\n" for line in lines))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write one after the other."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Pass on what was written, also of a line that has no end yet."""
+        if self._begun:
+            self.write("\n")
+        self.obeyed.flush()
 
 
 def group_start(style: LogStyle, title: str, time: float = 0) -> str:

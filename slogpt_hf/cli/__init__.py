@@ -20,10 +20,12 @@ from slogpt_hf.redaction import register_environment, without_known_secrets, wit
 from slogpt_hf.version import __version__
 
 INTERRUPTED = 130
+COMMANDED = ("GITHUB_ACTIONS", "TF_BUILD")  # signs of CIs that obey lines of a log
 COMMANDS = {
     # name: (module, what it does, as `slogpt-hf --help` lists it)
     "release": ("release", "Convert checkpoints, prove them equal, publish them."),
     "plan": ("plan", "Show which checkpoints are new, and would be released."),
+    "watch": ("watch", "Release what is new: once, or again and again."),
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
     "verify": ("verify", "Run the parity gate on a checkpoint and an artefact."),
     "push": ("push", "Publish a proven artefact."),
@@ -34,6 +36,7 @@ COMMANDS = {
     "card": ("card", "Render the model card of an artefact."),
     "inspect": ("inspect", "Show what a checkpoint is."),
     "init": ("init", "Write the CI's file and the settings file of a repository."),
+    "ci": ("ci", "Run one stage of a CI's job."),
     "demo": ("demo", "Train a small model and release it to an embedded hub."),
     "hub": ("hub", "Serve an embedded hub."),
     "doctor": ("doctor", "Show what is installed, what is missing, what to do."),
@@ -78,7 +81,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     sys.stdout = cast(TextIO, _Heedless(sys.stdout))
     sys.stderr = cast(TextIO, _Discreet(sys.stderr))
+    if arguments[:1] == ["ci"] or any(map(os.environ.get, COMMANDED)):
+        from slogpt_hf.ci.logs import HarmlessStream
+
+        sys.stdout = cast(TextIO, HarmlessStream(sys.stdout))
+        sys.stderr = cast(TextIO, HarmlessStream(sys.stderr))
     sys.exit(run(arguments))
+
+
+def obeyed(line: str) -> None:
+    """Print a line that the CI at hand obeys, which whatever else is printed is kept from being."""
+    stream = sys.stdout
+    stream.flush()
+    raw = getattr(stream, "obeyed", stream)
+    raw.write(f"{line}\n")
+    raw.flush()
 
 
 def run(arguments: list[str]) -> int:

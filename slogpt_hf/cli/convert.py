@@ -11,6 +11,7 @@ from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
     FIELDS,
+    event_at_hand,
     json_option,
     merged,
     print_json,
@@ -42,7 +43,9 @@ def command(
     from slogpt_hf.build import convert
 
     settings = merged(flags | ({} if dataset == "-" else {"dataset": dataset}))
-    record = convert(Path(model), Path(output), settings, progress_for(quiet))
+    record = convert(
+        Path(model), Path(output), settings, progress_for(quiet), event=event_at_hand()
+    )
     if as_json:
         print_json(record)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from slogpt_hf.settings import CHOICES, NAMES, Settings, load_settings
 
 if TYPE_CHECKING:
     from slogpt_hf.hub.client import Hub
+    from slogpt_hf.watch.event import Event
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -91,14 +93,26 @@ def merged(flags: dict[str, Any]) -> Settings:
     return load_settings(flags)
 
 
+def event_at_hand() -> Event | None:
+    """Why the CI at hand runs; None outside of any."""
+    from slogpt_hf.ci.detect import detect
+
+    ci = detect(os.environ)
+    return ci.event if ci else None
+
+
 def progress_for(quiet: bool) -> Progress:
     """Progress on standard error."""
     return Progress(quiet=quiet)
 
 
-def print_json(content: Any) -> None:
-    """Print a value as indented JSON."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+def print_json(content: Any, indent: int | None = 2) -> None:
+    """Print a value as JSON, which a CI whose log it goes to does not obey (``##[...]``)."""
+    separators = None if indent else (",", ":")
+    text = json.dumps(content, indent=indent, ensure_ascii=False, separators=separators)
+    if not text.replace("\n", "").isprintable():
+        text = json.dumps(content, indent=indent, separators=separators)
+    click.echo(text.replace("##", "#\\u0023"))
 
 
 def print_table(rows: list[tuple[str, Any]]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ import click
 from slogpt_hf.cli.options import (
     HUB,
     WATCH,
+    event_at_hand,
     json_option,
     merged,
     print_columns,
@@ -46,20 +45,18 @@ def command(
     object store; by default it is the current folder. Nothing is downloaded but the list of
     releases.
     """
-    from slogpt_hf.ci.detect import detect
     from slogpt_hf.planning import MOST_JOBS, plan_releases
     from slogpt_hf.watch.sources import sources_of
 
     if as_json and as_matrix:
         raise UsageError("--json and --matrix are both given.", hint="Leave one of them out.")
-    settings, at_hand = merged(flags), detect(os.environ)
+    settings = merged(flags)
     progress = progress_for(quiet)
-    event = at_hand.event if at_hand else None
-    plan = plan_releases(sources or sources_of(settings), settings, event, progress)
+    plan = plan_releases(sources or sources_of(settings), settings, event_at_hand(), progress)
     if as_json:
         print_json(plan.to_dict())
     elif as_matrix:
-        click.echo(json.dumps(plan.matrix(), separators=(",", ":")))
+        print_json(plan.matrix(), indent=None)
         if (left := len(plan.wanted) - MOST_JOBS) > 0:
             progress.line(f"    plan: {left} more than a matrix holds; the next run takes them.")
     elif not plan.decisions:

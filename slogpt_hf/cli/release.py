@@ -18,6 +18,7 @@ from slogpt_hf.cli.options import (
     RELEASE,
     SIGNING,
     VOCABULARY,
+    event_at_hand,
     json_option,
     merged,
     print_json,
@@ -50,7 +51,10 @@ def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: A
     settings, done = merged(flags), []
     try:
         for result in release_checkpoints(
-            [Path(path) for path in checkpoints], settings, progress_for(quiet)
+            [Path(path) for path in checkpoints],
+            settings,
+            progress_for(quiet),
+            event=event_at_hand(),
         ):
             done.append(asdict(result))
             if not as_json:

@@ -70,12 +70,21 @@ def source_of(settings: Settings, environment: Mapping[str, str] = os.environ) -
     if settings.hub is not None:
         return EMBEDDED
     if settings.oidc or (settings.token_file is None and environment.get(RESOURCE_VARIABLE)):
-        if environment.get(ID_TOKEN_VARIABLE, "").strip():
-            return ID_TOKEN_VARIABLE
-        return GITHUB if environment.get(MINT_URL_VARIABLE) else NO_IDENTITY
+        return _identity(environment) or NO_IDENTITY
     if settings.token_file is not None:
         return STANDARD_INPUT if settings.token_file == "-" else TOKEN_FILE
     return next((name for name in TOKEN_VARIABLES if environment.get(name, "").strip()), None)
+
+
+def has_identity(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the CI gave an OIDC identity, or lets one be minted."""
+    return _identity(environment) is not None
+
+
+def _identity(environment: Mapping[str, str]) -> str | None:
+    if environment.get(ID_TOKEN_VARIABLE, "").strip():
+        return ID_TOKEN_VARIABLE
+    return GITHUB if environment.get(MINT_URL_VARIABLE) else None
 
 
 def find_credentials(

@@ -40,6 +40,13 @@ class Fetched:
     root: Path
     sha256: str
 
+    @property
+    def shown(self) -> Path:
+        """The path as messages shall name it: relative to the root, if it is below."""
+        if self.path.is_relative_to(self.root):
+            return self.path.relative_to(self.root)
+        return self.path
+
 
 def fetch(
     candidate: Candidate, folder: Path, settings: Settings, progress: Progress = SILENT

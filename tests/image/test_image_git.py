@@ -136,7 +136,7 @@ def test_clones_reads_and_fetches_from_lfs(
         in_clone("fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*")
         commit = in_clone("rev-list", "--max-count=1", "origin/train/a").stdout.strip()
         assert (
-            ".gitattributes\nckpt.pt\n" == in_clone("ls-tree", "-r", "--name-only", commit).stdout
+            in_clone("ls-tree", "-r", "--name-only", commit).stdout == ".gitattributes\nckpt.pt\n"
         )
         assert in_clone("cat-file", "blob", f"{commit}:ckpt.pt").stdout == POINTER
         in_clone(

@@ -1,0 +1,65 @@
+"""The third stage: publish what was proven."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from slogpt_hf.ci.outcome import Outcome
+from slogpt_hf.errors import SloGPTError, UsageError
+from slogpt_hf.progress import Progress
+from slogpt_hf.settings import Settings
+from slogpt_hf.stages.work import PUBLISH, Work, keep, proofs, read_json, read_settings
+from slogpt_hf.watch.event import Event
+
+
+def publish(work: Work, event: Event, progress: Progress) -> tuple[Outcome, ...]:
+    """Publish what was proven, in the order of the plan; reads no checkpoint.
+
+    After one that the hub refuses, those behind it are not tried: their versions depend on it.
+
+    Raises:
+        UsageError: ``prove`` did not run, or this job may not publish, as one for a pull request.
+    """
+    if event.is_pull_request or read_json(work.plan).get(PUBLISH) is not True:
+        raise UsageError(
+            "This run proves and does not publish.",
+            hint="A pull request never publishes; publish when it is merged.",
+        )
+    settings = read_settings(work)
+    outcomes: list[Outcome] = []
+    for outcome in proofs(work):
+        if outcome.status != "proven":
+            continue
+        failed = next((each for each in outcomes if each.status == "unpublished"), None)
+        if failed is None:
+            outcomes.append(_published(work, outcome, settings, progress))
+        else:
+            message = f"Not tried, since {failed.name} before it could not be published."
+            outcomes.append(
+                replace(outcome, status="unpublished", message=message, exit_code=failed.exit_code)
+            )
+        keep(work.published(outcome.key), outcomes[-1])
+    return tuple(outcomes)
+
+
+def _published(work: Work, outcome: Outcome, settings: Settings, progress: Progress) -> Outcome:
+    from slogpt_hf.release import push
+
+    progress.line(f" publish: {outcome.name}")
+    try:
+        release = push(work.artefact(outcome.key), settings, progress)
+    except SloGPTError as error:
+        message, code = str(error), error.exit_code
+        progress.line(f" publish: {outcome.name}: refused (exit code {code}): {message}")
+        return replace(outcome, status="unpublished", message=message, exit_code=code)
+    verb = "released as" if release.released else "released before as"
+    progress.line(f" publish: {outcome.name}: {verb} {release.repo_id} {release.tag}")
+    return replace(
+        outcome,
+        status="released" if release.released else "known",
+        repo_id=release.repo_id,
+        version=release.version,
+        tag=release.tag,
+        release_commit=release.commit,
+        url=release.url,
+    )

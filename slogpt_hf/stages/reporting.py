@@ -1,0 +1,103 @@
+"""The last stage: tell people and later jobs what became of every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from slogpt_hf.ci.comment import LARGEST, comment, thread_of
+from slogpt_hf.ci.detect import CI
+from slogpt_hf.ci.logs import Annotation, annotation_line, annotations_of
+from slogpt_hf.ci.outcome import Outcome
+from slogpt_hf.ci.outputs import outputs_of, write_outputs
+from slogpt_hf.ci.summary import summary_of, write_summary
+from slogpt_hf.errors import UsageError
+from slogpt_hf.files import write_atomically
+from slogpt_hf.planning import Plan
+from slogpt_hf.progress import Progress
+from slogpt_hf.stages.work import Work
+
+Environment = Mapping[str, str]
+
+
+def known_outcomes(plan: Plan) -> tuple[Outcome, ...]:
+    """What was released before, of a plan, in its order."""
+    return tuple(
+        Outcome(
+            decision.key,
+            decision.candidate.name,
+            "known",
+            decision.candidate.provenance.branch,
+            decision.candidate.provenance.commit,
+            repo_id=plan.repo_id,
+            version=decision.version,
+            tag=decision.tag,
+            release_commit=decision.release_commit,
+        )
+        for decision in plan.decisions
+        if decision.tag
+    )
+
+
+def report(
+    work: Work,
+    outcomes: Sequence[Outcome],
+    ci: CI,
+    environment: Environment,
+    say: Callable[[str], object],
+    progress: Progress,
+    *,
+    annotated: Iterable[str] = ("refused", "unpublished"),
+    with_comment: bool = False,
+) -> None:
+    """Outputs, summary, annotations and the comment on the pull request.
+
+    Args:
+        work: folder of the job; gets summary and outputs where the CI takes none of its own.
+        outcomes: of the job, in the order of the plan.
+        ci: at hand.
+        environment: of the process.
+        say: prints a line that the CI obeys.
+        progress: told what else happens.
+        annotated: statuses that get an annotation; those of a job before have theirs already.
+        with_comment: comment on the pull request.
+
+    Raises:
+        UsageError: a file of the CI cannot be written.
+    """
+    for annotation in annotations_of(each for each in outcomes if each.status in annotated):
+        say(annotation_line(ci.logs, annotation))
+    markdown = summary_of(outcomes)
+    if not write_summary(markdown, environment):
+        _write_or_say(work, markdown, progress)
+    for line in write_outputs(outputs_of(outcomes), environment, work.outputs):
+        say(line)
+    if with_comment:
+        _comment(outcomes, ci, environment, say, progress)
+
+
+def _write_or_say(work: Work, markdown: str, progress: Progress) -> None:
+    try:
+        write_atomically(work.summary, markdown)
+    except UsageError:  # a folder that is handed on for reading only
+        for line in markdown.splitlines():
+            progress.line(line)
+    else:
+        progress.line(f"  report: {work.summary}")
+
+
+def _comment(
+    outcomes: Sequence[Outcome],
+    ci: CI,
+    environment: Environment,
+    say: Callable[[str], object],
+    progress: Progress,
+) -> None:
+    thread = thread_of(ci, environment)
+    if thread is None:
+        progress.line("  report: no comment: this run is for no pull request, or has no token.")
+        return
+    repo_id = next((outcome.repo_id for outcome in outcomes if outcome.repo_id), None) or ""
+    if problem := comment(thread, repo_id, summary_of(outcomes, LARGEST)):
+        say(annotation_line(ci.logs, Annotation("warning", "slogpt-hf", problem)))
+    else:
+        progress.line("  report: commented on the pull request.")
