@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 # Before huggingface_hub or transformers are imported: no test reads or writes the user's cache.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="slogpt-hf-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+
+sys.path.append(str(Path(__file__).parent))  # for needs.py
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,6 +20,7 @@ sys.path.append(str(HERE))
 
 from actions_runner import Event, Expressions, Machine  # noqa: E402
 from actions_runner.events import Origin, git  # noqa: E402
+from needs import PATH, node_for  # noqa: E402
 
 ACTION = "slogpt/slogpt-hf"
 TRAINER = "someone/train"
@@ -28,13 +29,7 @@ TRAINER = "someone/train"
 @pytest.fixture(scope="session")
 def expressions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Expressions]:
     """GitHub's expressions and parser, in one process for all tests."""
-    path = os.pathsep.join((str(ROOT / ".venv/bin"), os.environ.get("PATH", os.defpath)))
-    node = shutil.which("node", path=path)
-    if node is None or not (HERE / "node_modules/@actions/expressions").is_dir():
-        message = "node and its packages are missing for the actions: bash .ci/setup tests"
-        if os.environ.get("TESTS_NEED_SECOND_CLIENT"):
-            pytest.fail(message)
-        pytest.skip(message)
+    node = node_for(HERE, "@actions/expressions")
     process = subprocess.Popen(
         [node, HERE / "github.mjs"],
         stdin=subprocess.PIPE,
@@ -42,7 +37,7 @@ def expressions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Expression
         text=True,
         encoding="utf-8",
         cwd=tmp_path_factory.mktemp("node"),
-        env={"PATH": path},
+        env={"PATH": PATH},
     )
     yield Expressions(process)
     process.communicate()

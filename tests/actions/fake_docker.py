@@ -21,6 +21,9 @@ elif arguments[0] == "build":
     Path(arguments[arguments.index("--iidfile") + 1]).write_text("sha256:built")
 elif arguments[0] == "run":
     pairs = itertools.pairwise(arguments)
+    targets = [value for value in arguments if "target=" in value]
+    if len({value.partition("target=")[2].split(",")[0] for value in targets}) < len(targets):
+        sys.exit("Duplicate mount point")
     let_in = [value for option, value in pairs if option == "--env"]
     given = dict(each.split("=", 1) if "=" in each else (each, os.environ[each]) for each in let_in)
     command = arguments[arguments.index("ci") :]

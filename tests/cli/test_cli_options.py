@@ -114,7 +114,7 @@ def test_fields_and_base_reach_every_command_that_reads_a_checkpoint(
     arguments, function, position = TAKERS[name]
     seen: list[Settings] = []
 
-    def called(*values: Any) -> None:
+    def called(*values: Any, **_: Any) -> None:
         seen.append(values[position])
         raise KeyboardInterrupt
 
@@ -132,7 +132,7 @@ def test_unquantised_reaches_what_writes_a_card(name: str, monkeypatch: pytest.M
     arguments, function, position = TAKERS[name]
     seen: list[Settings] = []
 
-    def called(*values: Any) -> None:
+    def called(*values: Any, **_: Any) -> None:
         seen.append(values[position])
         raise KeyboardInterrupt
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from needs import missing
 
 HARDENED = (
     *("--rm", "--user", "12345:54321", "--read-only", "--cap-drop", "ALL"),
@@ -37,10 +38,7 @@ def image() -> str:
     name = os.environ.get("SLOGPT_TEST_IMAGE")
     if name:
         return name
-    message = 'These need an image: eval "$(bash .ci/engine image)" builds it and names it.'
-    if os.environ.get("TESTS_NEED_ENGINE") == "1":
-        pytest.fail(message)
-    pytest.skip(message)
+    missing("engine", "SLOGPT_TEST_IMAGE names no image")
 
 
 @pytest.fixture(scope="session")

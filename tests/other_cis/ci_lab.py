@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-
-import pytest
+from typing import Any
 
 from slogpt_hf.hub.embedded import RunningHub
 
@@ -97,22 +93,6 @@ class Lab:
 def stages_of(seen: list[dict[str, Any]]) -> list[str]:
     """Names of the stages that ran."""
     return [each["arguments"][1] for each in seen]
-
-
-def tool(name: str) -> str:
-    """A program of the tests' virtual environment; without it the test is skipped, or fails."""
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    if found := shutil.which(name, path=path):
-        return found
-    missing(f"{name} is not installed")
-
-
-def missing(what: str) -> NoReturn:
-    """Skip a test that cannot run here; on a machine that is set up for it, fail."""
-    message = f"{what}: bash .ci/setup tests"
-    if os.environ.get("TESTS_NEED_OTHER_CIS"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def holders(seen: list[dict[str, Any]]) -> set[str]:

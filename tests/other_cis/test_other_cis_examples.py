@@ -22,7 +22,8 @@ from ci_examples import (
     jenkins_runs,
     pod,
 )
-from ci_lab import BRANCH, REPO, TOKEN, Lab, git, holders, stages_of, tool
+from ci_lab import BRANCH, REPO, TOKEN, Lab, git, holders, stages_of
+from needs import program
 
 from slogpt_hf.ci.detect import ROWS
 from slogpt_hf.version import __version__
@@ -256,7 +257,7 @@ SCHEMAS = {
 
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_schemas(schema: str) -> None:
-    check = tool("check-jsonschema")
+    check = program("check-jsonschema")
     transform = [] if schema == "circle-ci" else ["--data-transform", schema]
     options = ["--builtin-schema", f"vendor.{schema}", "--regex-variant", "python", *transform]
     result = subprocess.run(
@@ -266,7 +267,7 @@ def test_schemas(schema: str) -> None:
 
 
 def test_shellcheck(tmp_path: Path) -> None:
-    check = tool("shellcheck")
+    check = program("shellcheck")
     scripts = [EXAMPLES / "docker/release.sh"]
     for ci, jobs in {
         "jenkins": jenkins_jobs(),

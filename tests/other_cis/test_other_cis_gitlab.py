@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 
 import pytest
 import yaml
-from ci_lab import BRANCH, HERE, ROOT, TOKEN, Lab, git, holders, missing, stages_of
+from ci_lab import BRANCH, HERE, ROOT, TOKEN, Lab, git, holders, stages_of
+from needs import node_for, program
 
 RUNNER = HERE / "node_modules/gitlab-ci-local/dist/index.js"
-NODE = HERE / "node_modules/node/bin/node"
+NODE = HERE / "node_modules/node/bin/node"  # newer than the tests' own
 
 
 @pytest.fixture(scope="session")
 def _runner() -> None:
-    absent = [str(path) for path in (NODE, RUNNER) if not path.exists()]
-    absent += [name for name in ("rsync",) if shutil.which(name) is None]
-    if absent:
-        missing(f"no {', '.join(absent)} for GitLab's example")
+    node_for(HERE, "gitlab-ci-local")
+    node_for(HERE, "node")
+    program("rsync")
 
 
 def pipeline(lab: Lab, name: str, source: str) -> tuple[int, str]:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from needs import PATH, node_for
 
 from slogpt_hf.hub.embedded import Request, RunningHub, serve
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 HERE = Path(__file__).parent
-SET_UP = "bash .ci/setup tests"
 TOKEN = "hf_theTokenOfTheseTests"  # the package takes none without this prefix
 REPO = "me/model"
 
@@ -81,21 +80,9 @@ def _encoded(value: bytes | Path) -> dict[str, str]:
     return {"url": value.as_uri()}
 
 
-def _node_and_path() -> tuple[str | None, str]:
-    """The node that `.ci/setup tests` chose, and the PATH on which it is the first."""
-    path = os.pathsep.join((str(HERE.parents[1] / ".venv/bin"), os.environ.get("PATH", os.defpath)))
-    return shutil.which("node", path=path), path
-
-
 @pytest.fixture(scope="session")
 def _node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
-    node, path = _node_and_path()
-    if node is None or not (HERE / "node_modules/@huggingface/hub").is_dir():
-        missing = "node and its packages are" if node is None else "node's packages are"
-        message = f"{missing} missing for the second client: {SET_UP}"
-        if os.environ.get("TESTS_NEED_SECOND_CLIENT"):
-            pytest.fail(message)
-        pytest.skip(message)
+    node = node_for(HERE, "@huggingface/hub")
     home = tmp_path_factory.mktemp("node")
     process = subprocess.Popen(
         [node, HERE / "bridge.mjs"],
@@ -104,7 +91,7 @@ def _node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen
         text=True,
         encoding="utf-8",
         cwd=home,
-        env={"PATH": path, "HOME": str(home)},  # no token, endpoint or proxy of the user's
+        env={"PATH": PATH, "HOME": str(home)},  # no token, endpoint or proxy of the user's
     )
     yield process
     process.communicate()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from needs import program
 
 from slogpt_hf.errors import CheckpointError, HubError, UsageError
 from slogpt_hf.settings import Settings
@@ -20,7 +21,6 @@ from slogpt_hf.watch.repository import git_candidates
 NewGit = Callable[..., Any]
 Pointer = Callable[[bytes], bytes]
 DISTRIBUTED = Path(__file__).parents[1] / "data" / "distributed" / "slo-two"
-needs_lfs = pytest.mark.skipif(not shutil.which("git-lfs"), reason="Git LFS is not installed")
 
 
 def sha256(content: bytes) -> str:
@@ -174,6 +174,11 @@ def test_a_file_on_disk_stays_where_it_is(
 
 
 @pytest.fixture
+def git_lfs() -> None:
+    program("git-lfs")
+
+
+@pytest.fixture
 def lfs_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """URL of a server of Git LFS, and the folder of the bare repository behind it."""
     from slogpt_hf.hub.client import open_hub
@@ -183,7 +188,7 @@ def lfs_server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         yield f"{hub.endpoint}/me/model.git/info/lfs", tmp_path / "hub" / "me" / "model.git"
 
 
-@needs_lfs
+@pytest.mark.usefixtures("git_lfs")
 @pytest.mark.parametrize("place", ["config", ".lfsconfig", "remote"])
 def test_only_wanted_objects_of_git_lfs_are_downloaded(
     new_git: NewGit, make_pointer: Pointer, lfs_server: tuple[str, Path], tmp_path: Path, place: str
@@ -219,7 +224,7 @@ def test_only_wanted_objects_of_git_lfs_are_downloaded(
     assert {path: path.stat().st_mtime_ns for path in git.folder.rglob("*")} == before
 
 
-@needs_lfs
+@pytest.mark.usefixtures("git_lfs")
 def test_an_object_that_the_server_does_not_have(
     new_git: NewGit, make_pointer: Pointer, lfs_server: tuple[str, Path], tmp_path: Path
 ) -> None:
@@ -269,7 +274,7 @@ def test_without_git_lfs(
     assert "Install git-lfs" in caught.value.hint
 
 
-@needs_lfs
+@pytest.mark.usefixtures("git_lfs")
 def test_the_token_of_the_ci_reaches_git_lfs_by_the_environment_alone(
     new_git: NewGit, make_pointer: Pointer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
