@@ -16,6 +16,7 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 TYPES = yaml.safe_load((ROOT / "action-types.yml").read_text())
 RELEASE = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
 DOCS = (ROOT / "docs" / "action.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 NO_INPUTS = {
     "output": "the artefact lies where the output artefact-path says",
@@ -79,6 +80,16 @@ def test_the_docs_list_inputs_and_outputs_in_order() -> None:
         assert documented[name].rpartition(" | ")[2] == _shown_default(name, declaration), name
     outputs = {name: each["description"].rstrip(".") for name, each in ACTION["outputs"].items()}
     assert table("Outputs") == outputs
+
+
+def test_the_readme_has_every_input_and_output() -> None:
+    written = dict(re.findall(r"^\| `(?:--)?([a-z-]+)` \| (.*) \|$", README, re.MULTILINE))
+    alone = [name for name in ACTION["inputs"] if name not in setting_inputs()]
+    for name in alone:
+        assert f"| `{name}` | {written[name]} |" in DOCS, name
+    for name in ACTION["outputs"]:
+        assert f"| `{name}` | {table('Outputs')[name]} |" in README, name
+    assert set(setting_inputs()) <= written.keys()
 
 
 def _shown_default(name: str, declaration: dict[str, Any]) -> str:
