@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from slogpt_hf.build import card_for
+from slogpt_hf.card.ledger import published_record
 from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, Record, artefact_files, dump_json
+from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import sha256_of
 from slogpt_hf.settings import Settings
 from slogpt_hf.signing import SIGNATURE_FILE, sign_artefact
@@ -27,9 +29,15 @@ def stamped(
         every file but itself and the signature.
 
     Raises:
+        CheckpointError: the record is not as slogpt-hf writes it: no ledger would know the release.
         UsageError: the card cannot be rendered, or the key not be used.
         HubError: the signing service refused or could not be reached.
     """
+    if published_record(record) is None:
+        raise CheckpointError(
+            f"{folder / RECORD_FILE}: is not as this version writes it.",
+            hint="Convert the checkpoint again.",
+        )
     card = work / CARD_FILE
     card.write_text(card_for(folder, record, settings), encoding="utf-8")
     record = record | {"files": record["files"] | {CARD_FILE: sha256_of(card)}}

@@ -78,7 +78,9 @@ def read_record(folder: Path) -> Record:
         raise CheckpointError(
             f"{path}: cannot be read ({error}).", hint="Convert the checkpoint again."
         ) from error
-    if not is_record(record):
+    if not is_record(record) or not all(
+        name in record[section] for section, name in (("checkpoint", "step"), ("source", "branch"))
+    ):
         raise CheckpointError(
             f"{path}: is not a release record of schema {SCHEMA}.",
             hint="Convert the checkpoint again with this version.",

@@ -143,7 +143,7 @@ def roll_back(
     _head(state, revision)
     release = find_known(known_releases(hub, state), version, state.repo_id)
     target = _target(hub, state.repo_id, release)
-    text = _message(message or MESSAGE, target.record)
+    text = _message(MESSAGE if message is None else message, target.record)
     planned = _plan(hub, state, revision, target)
     if planned.is_empty:
         return _result(False, hub, state, revision, target, planned.head, planned.previous)
@@ -285,7 +285,10 @@ def _message(template: str, record: Record) -> str:
         "step": record["checkpoint"].get("step"),
         "branch": record["source"].get("branch"),
     }
-    return filled(template, values, "message")
+    message = filled(template, values, "message")
+    if not message.strip():
+        raise UsageError("--message is empty.", hint="Leave it out, or say something.")
+    return message
 
 
 def _result(

@@ -22,6 +22,9 @@ ARCHITECTURE = ("positions", "norm", "mlp", "linear_bias", "norm_bias", "vocab_s
 REF_CHARACTERS = re.compile(r"[^A-Za-z0-9._/+-]+")
 DEFAULT_TEMPLATE = "v{version}"
 LONGEST_SHOWN = 200  # characters
+# A ledger reads nine digits, and the next version has one more. What is larger, such as the time
+# in v20300131120000.0.0, is no version.
+MOST = 999_999_998
 
 
 def next_version(
@@ -59,7 +62,10 @@ def next_version(
 def parsed(version: str) -> tuple[int, int, int] | None:
     """The numbers of ``1.2.3`` or ``v1.2.3``; None for anything else."""
     match = VERSION.fullmatch(version)
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+    if match is None:
+        return None
+    major, minor, patch = int(match[1]), int(match[2]), int(match[3])
+    return (major, minor, patch) if max(major, minor, patch) <= MOST else None
 
 
 def version_in(tag: str, template: str) -> tuple[int, int, int] | None:
@@ -117,7 +123,13 @@ def filled(template: str, values: Mapping[str, Any], what: str) -> str:
                     f"{what} {template!r} needs {{{name}}}, which is not known here.",
                     hint=f"Known are {', '.join(k for k, v in values.items() if v is not None)}.",
                 )
-        return template.format_map({name: values[name] for name in used})
+        text = template.format_map({name: values[name] for name in used})
+        text.encode()
+        return text
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{what} {template!r} is not text in UTF-8.", hint="Check the terminal's encoding."
+        ) from error
     except (ValueError, IndexError, KeyError, AttributeError) as error:
         raise UsageError(
             f"{what} {template!r} is not a template.", hint="Write e.g. 'v{version}'."

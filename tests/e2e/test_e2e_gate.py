@@ -245,6 +245,39 @@ def test_record_that_is_none(cli: Cli, artefact: Path, tmp_path: Path, content: 
     assert "release.json" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("checkpoint", "step", "soon"),
+        ("checkpoint", "step", None),
+        ("checkpoint", "val_loss", "low"),
+        ("checkpoint", "file", "\udcff.pt"),
+        ("source", "branch", None),
+        ("model", "remote_code", "no"),
+        ("parity", "fp64_error", float("nan")),
+    ],
+)
+def test_a_record_that_no_ledger_would_know_is_not_pushed(
+    cli: Cli,
+    artefact: Path,
+    hub_view: Callable[[Path], Any],
+    tmp_path: Path,
+    section: str,
+    field: str,
+    value: Any,
+) -> None:
+    """Published, it would be released anew by every rerun."""
+    path = artefact / "release.json"
+    record = json.loads(path.read_text())
+    record[section][field] = value
+    if value is None:
+        del record[section][field]
+    path.write_text(json.dumps(record))
+    outcome = cli("push", artefact, "--repo-id", "me/model", "--hub", tmp_path / "hub")
+    assert outcome.code == 3 and f"{path}: is not" in outcome.err
+    assert hub_view(tmp_path / "hub") == {}
+
+
 def test_output_that_exists_is_untouched(
     cli: Cli, golden: Callable[[str], Path], artefact: Path
 ) -> None:

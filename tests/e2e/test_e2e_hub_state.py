@@ -64,6 +64,23 @@ def test_a_missing_tag_is_set_only_on_what_was_proven(
         assert Path(path).read_bytes() != b"garbage"
 
 
+def test_a_copied_record_alone_is_no_release_that_lacks_its_tag(
+    release: Callable[..., Any], hub_client: Any, tmp_path: Path
+) -> None:
+    assert release().code == 0
+    with hub_client(tmp_path / "hub") as api:
+        content = json.dumps(record_at(api, "v1.0.0", tmp_path)).encode()
+        api.create_repo("me/copy")
+        copied = api.upload_file(
+            path_or_fileobj=content, path_in_repo="release.json", repo_id="me/copy"
+        ).oid
+    assert release(0, "--repo-id", "me/copy").code == 0
+    with hub_client(tmp_path / "hub") as api:
+        (tag,) = api.list_repo_refs("me/copy").tags
+        assert tag.target_commit != copied
+        assert "model.safetensors" in api.list_repo_files("me/copy", revision=tag.name)
+
+
 def test_a_tag_that_names_something_else_is_not_this_release(
     release: Callable[..., Any], hub_client: Any, tmp_path: Path
 ) -> None:
@@ -120,6 +137,19 @@ def test_our_own_file_deleted_by_hand_does_not_block(
     with hub_client(tmp_path / "hub") as api:
         weights = [n for n in api.list_repo_files(REPO) if n.endswith(".safetensors")]
     assert weights == ["model.safetensors"]
+
+
+def test_a_stale_shard_that_somebody_has_replaced_is_not_deleted(
+    release: Callable[..., Any], hub_client: Any, tmp_path: Path
+) -> None:
+    assert release(0, "--max-shard-size", "60kB").code == 0
+    with hub_client(tmp_path / "hub") as api:
+        shard = next(n for n in api.list_repo_files(REPO) if n.endswith(".safetensors"))
+        theirs = put(api, shard, b"theirs")
+    outcome = release(1)
+    assert outcome.code == 2 and shard in outcome.err
+    with hub_client(tmp_path / "hub") as api:
+        assert api.repo_info(REPO).sha == theirs and shard in api.list_repo_files(REPO)
 
 
 @pytest.mark.parametrize("tag", ["HEAD", "main", "refs/tags/x", "a" * 40, "x" * 300, "-x", "a..b"])

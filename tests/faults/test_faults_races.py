@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from slogpt_hf.errors import HubError
 from slogpt_hf.hub.embedded import Request, Response
 
 REPO = "me/model"
@@ -154,6 +156,38 @@ def test_the_same_artefact_twice_is_one_release(
     tags = ["v1.0.0", *(["v1.0.1"] if seed == "released" else [])]
     require_line_of_releases(view(faulty_hub.folder), tags, 2 if seed == "released" else 1)
     assert [result["tag"] for _, result, _ in found] == [tags[-1]] * 2
+
+
+def test_a_first_release_that_another_one_overtakes(
+    faulty_hub: Any, seeds: Any, artefacts: Any, released: Callable[..., Any], view: Any
+) -> None:
+    """The other begins and ends before the repository is made."""
+
+    def overtaken(request: Request) -> Response | None:
+        ((code, _, error),) = pushed(faulty_hub, [artefacts["third"]])
+        assert code == 0, error
+        return request.proceed()
+
+    faulty_hub.reset(seeds["missing"])
+    faulty_hub.once(("create", 1), overtaken)
+    assert released("single").tag == "v1.0.1"
+    require_line_of_releases(view(faulty_hub.folder), ["v1.0.0", "v1.0.1"], before=1)
+
+
+def test_a_repository_that_vanishes_is_not_made_again(
+    faulty_hub: Any, seeds: Any, released: Callable[..., Any], view: Any
+) -> None:
+    """It may have been private."""
+
+    def vanish(request: Request) -> Response:
+        shutil.rmtree(faulty_hub.folder / f"{REPO}.git")
+        return Response(502, b"")
+
+    faulty_hub.reset(seeds["released"])
+    faulty_hub.once(("commit", 1), vanish)
+    with pytest.raises(HubError, match="does not exist any more"):
+        released("single")
+    assert view(faulty_hub.folder) is None
 
 
 def test_somebody_else_commits_before_every_commit(

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from slogpt_hf.errors import HubError, SloGPTError
+from slogpt_hf.errors import HubError, SloGPTError, UsageError
+from slogpt_hf.hub import state
 from slogpt_hf.hub.embedded import Request, Response
 
 REPO = "me/model"
@@ -146,6 +147,45 @@ def test_a_date_to_wait_for(faulty_hub: Any, seeds: Any, released: Any, waits: l
     faulty_hub.once(("commit", 1), refusal(503, Retry_After=in_a_minute))
     assert released("single").version == "1.0.1"
     assert len(waits) == 1 and 55 < waits[0] < 62
+
+
+@pytest.mark.parametrize("route", ["commit", "tag"])
+def test_a_hub_that_is_busy_with_something_else(
+    route: str, faulty_hub: Any, seeds: Any, released: Any, view: Any, waits: list[float]
+) -> None:
+    """The Hub says so with the status of a conflict."""
+    faulty_hub.reset(seeds["released"])
+    faulty_hub.once((route, 1), refusal(409, "Another operation is in progress, try again later."))
+    release = released("single")
+    after = view(faulty_hub.folder)
+    after.require_whole_tags()
+    assert after.tags["v1.0.1"] == release.commit and len(after.branches["main"]) == 4
+    assert len(waits) == 1 and faulty_hub.count()[route] == 2
+
+
+def test_a_gitignore_that_keeps_a_file_out(
+    faulty_hub: Any, seeds: Any, released: Any, view: Any
+) -> None:
+    from huggingface_hub import HfApi
+
+    faulty_hub.reset(seeds["released"])
+    api = HfApi(endpoint=faulty_hub.endpoint, token="any")
+    api.upload_file(path_or_fileobj=b"parity*\n", path_in_repo=".gitignore", repo_id=REPO)
+    before = view(faulty_hub.folder)
+    with pytest.raises(UsageError, match=r"\.gitignore keeps parity\.json out") as raised:
+        released("single")
+    require_readable(raised.value)
+    assert view(faulty_hub.folder) == before
+
+
+def test_a_record_without_end_is_not_read(
+    faulty_hub: Any, seeds: Any, released: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty_hub.reset(seeds["released"])
+    monkeypatch.setattr(state, "MOST_FILE_BYTES", 500)
+    with pytest.raises(HubError, match=r"release\.json is larger than 500 bytes"):
+        released("single")
+    assert faulty_hub.count()["file"] == 1
 
 
 def test_a_hub_that_stays_away(

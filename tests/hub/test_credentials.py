@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from slogpt_hf import redaction
 from slogpt_hf.errors import UsageError
+from slogpt_hf.hub.client import open_hub
 from slogpt_hf.hub.credentials import (
     EMBEDDED,
     GITHUB,
@@ -190,6 +191,17 @@ def test_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_embedded_hub_gets_no_token_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     credentials = found(monkeypatch, Settings(hub="hub", oidc=True), HF_TOKEN="hf_mine")
     assert credentials.token() == "embedded"
+
+
+def test_no_other_token_than_the_one_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client looks for one by itself where it passes none on."""
+    from huggingface_hub.utils import build_hf_headers
+
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    with open_hub(None, Credentials("a test", False, lambda: "hf_given")) as hub:
+        assert hub.api.token == "hf_given"
+        assert "authorization" not in build_hf_headers(token=None)
+    assert build_hf_headers(token=None)["authorization"] == "Bearer hf_other"
 
 
 def test_settings_that_contradict_each_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import constants
 
 from slogpt_hf.errors import HubError
+from slogpt_hf.files import sha256_of
 from slogpt_hf.hub import attempts, oidc
 from slogpt_hf.hub.client import open_hub
 from slogpt_hf.hub.credentials import (
@@ -36,6 +37,7 @@ from slogpt_hf.hub.oidc import (
     claims_of,
     renewed_token,
 )
+from slogpt_hf.hub.uploads import Uploads
 from slogpt_hf.settings import Settings
 
 REPO = "me/model"
@@ -264,6 +266,40 @@ def test_a_release_longer_than_the_token(provider: Provider, tmp_path: Path) -> 
                         path_or_fileobj=name.encode() * 500, path_in_repo=name, repo_id=REPO
                     )
     assert refused == [] and len(provider.exchanged) == 3
+
+
+@pytest.mark.parametrize("renewable", [True, False])
+def test_a_token_that_ends_during_an_upload(
+    renewable: bool, provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub refuses it; with a new one what is left is sent."""
+    clock, asked = Clock(), []
+
+    def end(request: Request) -> Response | None:
+        if (handled := provider(request)) is not None:
+            return handled
+        if request.path[-1] == "batch":
+            asked.append(request.headers.get("authorization"))
+            if len(asked) == 1:
+                clock.now += 7200
+                return answer(401, {"error": "Invalid credentials"})
+        return None
+
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"a" * 5000)
+    with serve(tmp_path / "other", intercept=end) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
+        token = renewed_token(Exchange(running.endpoint, REPO), clock=clock)
+        with open_hub(None, Credentials(GITHUB, renewable, token)) as hub:
+            hub.api.create_repo(REPO)
+            uploads = Uploads(hub, REPO, "lfs")
+            uploads.consist_of({path.name: path}, {path.name: sha256_of(path)})
+            if renewable:
+                assert uploads.send([path.name], "main")
+            else:
+                with pytest.raises(HubError, match="status 401"):
+                    uploads.send([path.name], "main")
+    assert asked == ["Bearer exchanged-1", "Bearer exchanged-2"][: 1 + renewable]
 
 
 def test_an_aborted_exchange_is_repeated(provider: Provider, waits: list[float]) -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slogpt_hf.card import ledger
 from slogpt_hf.checkpoints.dialects.slo import spec_from_model_args
 from slogpt_hf.errors import UsageError
-from slogpt_hf.hub.versions import newest_tag, next_version, ref_from, require_ref
+from slogpt_hf.hub.versions import filled, newest_tag, next_version, ref_from, require_ref
 
 Facts = dict[str, Any]
 SIZES = {"n_layer": 2, "n_head": 2, "n_embd": 16, "block_size": 8, "vocab_size": 11, "bias": True}
@@ -69,6 +70,26 @@ def test_a_version_is_never_given_twice(tags: list[tuple[int, int, int]], known:
     assert all(tuple(map(int, version.split("."))) > numbers for numbers in given_before)
 
 
+@pytest.mark.parametrize("last", [None, {"version": "1.2.3", "model": model()}])
+@pytest.mark.parametrize(
+    "tag", ["v20300131120000.0.0", "v1.20300131120000.0", "1.0.999999999", "v999999999.0.0"]
+)
+def test_a_tag_of_a_time_does_not_lift_the_version_out_of_the_ledger(
+    tag: str, last: Facts | None
+) -> None:
+    for changes, after in [({}, "1.2.4"), ({"n_layer": 3}, "1.3.0"), ({"bias": False}, "2.0.0")]:
+        expected = after if last else "1.0.0"
+        assert next_version(last, model(**changes), [tag]) == expected
+    assert newest_tag([tag, "v0.1.0"]) == "v0.1.0"
+
+
+def test_the_highest_version_is_one_that_a_ledger_reads() -> None:
+    most = "v999999998.999999998.999999998"
+    last = {"version": most[1:], "model": model()}
+    for changes in ({}, {"n_layer": 3}, {"bias": False}):
+        assert ledger.VERSION.fullmatch(next_version(last, model(**changes), [most]))
+
+
 @pytest.mark.parametrize(
     ("tags", "newest"),
     [
@@ -117,6 +138,11 @@ def test_step_zero_is_a_step() -> None:
 def test_template_that_is_none(template: str) -> None:
     with pytest.raises(UsageError):
         ref_from(template, VALUES)
+
+
+def test_bytes_that_are_no_text() -> None:
+    with pytest.raises(UsageError, match=r"message 'a\\udcff' is not text"):
+        filled("a\udcff", VALUES, "message")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +46,26 @@ def test_a_lost_answer_is_one_rollback(
     after = hub_view(hub)[REPO]
     assert after.commits["main"] == (outcome.json["commit"], *before.commits["main"])
     assert (outcome.json["rolled_back"], outcome.json["previous"]) == (True, "1.0.1")
+
+
+def test_a_hub_that_makes_something_else_of_the_commit(rollback: Cli, intercepted: Any) -> None:
+    """What the branch holds afterwards is looked at."""
+    made: list[Request] = []
+
+    def change(request: Request) -> Response | None:
+        if is_commit(request):
+            made.append(request)
+        if not made or "tree" not in request.path:
+            return None
+        answer = request.proceed()
+        assert isinstance(answer.body, bytes)
+        entries = json.loads(answer.body)
+        next(entry for entry in entries if entry["path"] == "config.json")["oid"] = "0" * 40
+        return Response(answer.status, json.dumps(entries).encode(), answer.headers)
+
+    intercepted(change)
+    outcome = rollback("1.0.0")
+    assert outcome.code == 4 and "does not hold what was proven: config.json" in outcome.err
 
 
 def test_a_release_that_comes_first_stays_in_the_ledger(

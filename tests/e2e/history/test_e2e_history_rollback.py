@@ -153,7 +153,7 @@ def test_names_of_a_release(name: str, rollback: Cli, record: Callable[..., Any]
 
 
 def test_the_message_of_the_commit(
-    hub: Path, hub_client: Callable[[Path], Any], rollback: Cli
+    hub: Path, hub_client: Callable[[Path], Any], rollback: Cli, record: Callable[..., Any]
 ) -> None:
     assert rollback("1.0.0").code == 0
     assert rollback("1.1.0", "--message", "Back to {tag} of step {step}").code == 0
@@ -162,6 +162,10 @@ def test_the_message_of_the_commit(
     assert titles[:2] == ["Back to v1.1.0 of step 400", "Roll back to 1.0.0"]
     refused = rollback("1.0.1", "--message", "{branch}")
     assert refused.code == 2 and "{branch}" in refused.err
+    for empty in ("", " "):
+        refused = rollback("1.0.1", "--message", empty)
+        assert refused.code == 2 and "--message is empty" in refused.err
+    assert record()["version"] == "1.1.0"
 
 
 def test_a_moved_tag_is_not_rolled_back_to(
