@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from slogpt_hf.card.ledger import ledger, merged_ledgers
+from slogpt_hf.card.ledger import is_number, ledger, merged_ledgers
 from slogpt_hf.card.record import Record
 from slogpt_hf.errors import CheckpointError, HubError, UsageError
 from slogpt_hf.files import is_folder
@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 MOST_JOBS = 256  # of a job matrix, https://docs.github.com/actions/reference/limits
 KEY_DIGITS = 12
+KEY = re.compile(r"[0-9a-z-]{1,40}", re.ASCII)
 MOST_BRANCHES = 100  # of the hub, where a template does not tell which one a release goes to
 REFUSALS = (401, 403, 404)
 NEW = "new"
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ class Plan:
         """The plan that ``to_dict`` gave; what else ``content`` holds is left out.
 
         Raises:
-            KeyError, TypeError: it is none.
+            KeyError, TypeError, ValueError: it is none.
         """
-        return cls(content["repo_id"], tuple(map(_decision, content["decisions"])))
+        return _checked(cls(content["repo_id"], tuple(map(_decision, content["decisions"]))))
 
 
 def plan_releases(
@@ -153,8 +155,8 @@ def best_record(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
 
 def _lowest(losses: Sequence[tuple[str, float | None]]) -> str | None:
     best: tuple[float, str] | None = None
-    for key, loss in losses:
-        if loss is not None and (best is None or loss <= best[0]):
+    for key, loss in losses:  # one that is not a number has diverged
+        if loss is not None and is_number(loss) and (best is None or loss <= best[0]):
             best = (loss, key)
     return best[1] if best else next((key for key, _ in reversed(losses)), None)
 
@@ -297,5 +299,24 @@ def _entries_of_all(hub: Hub, state: RepoState, template: str) -> tuple[Record, 
 
 def _decision(content: Mapping[str, Any]) -> Decision:
     candidate = dict(content["candidate"])
-    provenance = Provenance(**candidate.pop("provenance"))
-    return Decision(**dict(content) | {"candidate": Candidate(provenance=provenance, **candidate)})
+    provenance = _checked(Provenance(**candidate.pop("provenance")))
+    found = _checked(Candidate(provenance=provenance, **candidate))
+    decision = _checked(Decision(**dict(content) | {"candidate": found}))
+    if not KEY.fullmatch(decision.key):  # it becomes the name of files
+        raise ValueError(f"{decision.key!r} is no key")
+    return decision
+
+
+def _checked(read: Read) -> Read:
+    """A value that was read, if every field is of its type."""
+    for name, kind in get_type_hints(type(read)).items():
+        if not _is_a(getattr(read, name), kind):
+            raise TypeError(f"{name} is not of its type")
+    return read
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    is_whole = isinstance(value, int) and float in get_args(kind)
+    return is_whole or isinstance(value, get_origin(kind) if get_origin(kind) is tuple else kind)

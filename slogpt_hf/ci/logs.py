@@ -11,6 +11,7 @@ https://docs.github.com/actions/reference/workflows-and-actions/workflow-command
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -142,15 +143,18 @@ class HarmlessStream:
     def __init__(self, stream: TextIO) -> None:
         self.obeyed = stream
         self._begun = ""
+        self._lock = threading.RLock()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.obeyed, name)
 
     def write(self, text: str) -> int:
         """Pass on the lines that are whole; a carriage return ends one, too."""
-        *lines, self._begun = (self._begun + text).replace("\r", "\n").split("\n")
-        if lines:
-            self.obeyed.write("".join(f"{harmless(line)}\n" for line in lines))
+        with self._lock:
+            begun = (self._begun + text).replace("\r\n", "\n").replace("\r", "\n")
+            *lines, self._begun = begun.split("\n")
+            if lines:
+                self.obeyed.write("".join(f"{harmless(line)}\n" for line in lines))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -160,9 +164,10 @@ class HarmlessStream:
 
     def flush(self) -> None:
         """Pass on what was written, also of a line that has no end yet."""
-        if self._begun:
-            self.write("\n")
-        self.obeyed.flush()
+        with self._lock:
+            if self._begun:
+                self.write("\n")
+            self.obeyed.flush()
 
 
 def group_start(style: LogStyle, title: str, time: float = 0) -> str:

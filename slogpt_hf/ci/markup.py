@@ -19,7 +19,9 @@ from slogpt_hf.card.ledger import is_number
 MOST_CHARACTERS = 120
 NOTHING = "–"
 # No credentials, query, fragment or character that Markdown, HTML or a shell could read.
-PAGE = re.compile(r"https?://[A-Za-z0-9.-]{1,253}(?::\d{1,5})?(?:/[A-Za-z0-9._~%+-]*){0,64}")
+PAGE = re.compile(
+    r"https?://[A-Za-z0-9.-]{1,253}(?::\d{1,5})?(?:/(?:[A-Za-z0-9._~+-]|%[0-9A-F]{2})*){0,64}"
+)
 LONGEST_PAGE = 2000
 
 

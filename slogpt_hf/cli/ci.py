@@ -71,6 +71,7 @@ def _prepare(
     folder: Path, job: str, candidate: str | None, artefacts: Path | None, publish_it: bool
 ) -> None:
     """Find what is new and fetch it; or gather what other jobs proved."""
+    from slogpt_hf.ci.outputs import write_outputs
     from slogpt_hf.stages import Job, Work, known_outcomes, prepare, report
 
     ci, work = _ci_at_hand(), Work(folder.absolute())
@@ -78,9 +79,11 @@ def _prepare(
         given = Job(job, candidate, artefacts, publish_it)
         prepared = prepare(work, merged({}), ci, given, progress_for(False))
     if job != "plan" and not prepared.keys:
-        known = known_outcomes(prepared.plan)
-        report(work, known, ci, os.environ, obeyed, progress_for(False))
-    _write(prepared.outputs, work.outputs)
+        known, more = known_outcomes(prepared.plan), prepared.outputs
+        report(work, known, ci, os.environ, obeyed, progress_for(False), more=more)
+        return
+    for line in write_outputs(prepared.outputs, os.environ, work.outputs):
+        obeyed(line)
 
 
 @_stage("prove")
@@ -88,8 +91,11 @@ def _prove(folder: Path) -> int:
     """Convert what was fetched, and prove each artefact equal to its original."""
     from slogpt_hf.stages import Work, prove
 
+    work = Work(folder.absolute())
+    if work.cache.is_dir():  # before the Hub's client is imported, which looks once
+        os.environ["HF_HUB_CACHE"] = str(work.cache)
     with _grouped(_ci_at_hand(), "Convert and prove"):
-        return _worst(prove(Work(folder.absolute()), progress_for(False)))
+        return _worst(prove(work, progress_for(False)))
 
 
 @_stage("publish")
@@ -113,11 +119,11 @@ def _publish(folder: Path) -> int:
 )
 def _report(folder: Path, job: str, with_comment: bool) -> None:
     """Write outputs, summary and annotations; comment on the pull request."""
-    from slogpt_hf.stages import Work, outcomes_of, report
+    from slogpt_hf.stages import FAILED, Work, outcomes_of, report
 
     ci, work = _ci_at_hand(), Work(folder.absolute())
     # What the proving jobs refused they have annotated themselves.
-    annotated = ("unpublished",) if job == "publish" else ("refused", "unpublished")
+    annotated = ("unpublished",) if job == "publish" else FAILED
     report(
         work,
         outcomes_of(work),
@@ -147,13 +153,6 @@ def _grouped(ci: CI, title: str) -> Iterator[None]:
 
     with grouped(ci.logs, title, obeyed, time.time):
         yield
-
-
-def _write(outputs: dict[str, str], file: Path) -> None:
-    from slogpt_hf.ci.outputs import write_outputs
-
-    for line in write_outputs(outputs, os.environ, file):
-        obeyed(line)
 
 
 def _worst(outcomes: Iterable[Outcome]) -> int:

@@ -107,12 +107,16 @@ def progress_for(quiet: bool) -> Progress:
 
 
 def print_json(content: Any, indent: int | None = 2) -> None:
-    """Print a value as JSON, which a CI whose log it goes to does not obey (``##[...]``)."""
+    """Print a value as JSON, which a CI whose log it goes to does not obey, nor change."""
+    from slogpt_hf.ci.logs import harmless
+
     separators = None if indent else (",", ":")
-    text = json.dumps(content, indent=indent, ensure_ascii=False, separators=separators)
-    if not text.replace("\n", "").isprintable():
-        text = json.dumps(content, indent=indent, separators=separators)
-    click.echo(text.replace("##", "#\\u0023"))
+    for ascii_only in (False, True):
+        text = json.dumps(content, indent=indent, ensure_ascii=ascii_only, separators=separators)
+        text = text.replace("##", "#\\u0023")
+        if text.replace("\n", "").isprintable() and harmless(text) == text:
+            break
+    click.echo(text)
 
 
 def print_table(rows: list[tuple[str, Any]]) -> None:

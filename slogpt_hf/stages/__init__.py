@@ -9,10 +9,11 @@ from __future__ import annotations
 from slogpt_hf.stages.preparing import Job, Prepared, prepare
 from slogpt_hf.stages.proving import prove
 from slogpt_hf.stages.publishing import publish
-from slogpt_hf.stages.reporting import known_outcomes, report
-from slogpt_hf.stages.work import Work, outcomes_of
+from slogpt_hf.stages.reporting import report
+from slogpt_hf.stages.work import FAILED, Work, known_outcomes, outcomes_of
 
 __all__ = [
+    "FAILED",
     "Job",
     "Prepared",
     "Work",

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.ci.detect import CI
+from slogpt_hf.card.record import artefact_files
+from slogpt_hf.ci.detect import CI, NONE
 from slogpt_hf.ci.outcome import Outcome
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import absolute
-from slogpt_hf.planning import MOST_JOBS, Plan, best_record, plan_releases
+from slogpt_hf.planning import MOST_JOBS, Decision, Plan, best_record, plan_releases
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import REPO_ID, Settings
 from slogpt_hf.stages.work import (
     PUBLISH,
     RUN,
     Work,
-    not_ours,
     proofs,
+    read_fetched,
+    read_json,
     read_plan,
     read_settings,
     write_json,
 )
 from slogpt_hf.watch.event import Event
-from slogpt_hf.watch.fetching import fetch
+from slogpt_hf.watch.fetching import Fetched, fetch
 from slogpt_hf.watch.sources import sources_of
 
 GITHUB = "GitHub Actions"  # as ``CI.name`` has it
@@ -106,7 +109,7 @@ def prepare(work: Work, settings: Settings, ci: CI, job: Job, progress: Progress
     """
     may_publish = job.publish and not ci.event.is_pull_request
     if job.artefacts is not None and job.name == "publish":
-        return gather(work, job.artefacts, ci.event, may_publish)
+        return gather(work, job.artefacts, ci.event, may_publish, settings.repo_id)
     plan = plan_releases(sources_of(settings), settings, ci.event, progress)
     for decision in plan.decisions:
         progress.line(f"    plan: {decision.candidate.name}: {decision.reason}")
@@ -114,7 +117,7 @@ def prepare(work: Work, settings: Settings, ci: CI, job: Job, progress: Progress
         progress.line("    plan: no checkpoints were found.")
     if (left := len(plan.wanted) - MOST_JOBS) > 0 and job.name == "plan":
         progress.line(f"    plan: {left} more than a matrix holds; the next run takes them.")
-    if plan.wanted and may_publish and job.name != "prove" and _has_token(settings, ci):
+    if plan.wanted and may_publish and job.name != "prove" and _is_publishers(settings, ci):
         _require_access(settings, progress)
     if job.name == "plan":
         return Prepared(plan, tuple(decision.key for decision in plan.wanted), may_publish)
@@ -136,76 +139,97 @@ def _fetched(
         raise UsageError(
             f"{key[:40]!r} is not the key of a checkpoint here.", hint="Run the job plan again."
         )
-    work.proof.mkdir(parents=True, exist_ok=True)
+    _start_anew(work, plan.decisions)
     fetched = {
         decision.key: fetch(decision.candidate, work.checkpoints / decision.key, settings, progress)
         for decision in plan.wanted
         if key in (None, decision.key)
     }
     roots = [found.root for found in fetched.values()]
-    _write(work, _kept(work, settings, roots), plan, event, may_publish)
-    write_json(
-        work.fetched,
-        {
-            name: {"path": str(found.path), "root": str(found.root), "sha256": found.sha256}
-            for name, found in fetched.items()
-        },
-    )
+    _write(work, _kept(work, settings, roots), plan, fetched, event, may_publish)
     return tuple(fetched)
 
 
-def _has_token(settings: Settings, ci: CI) -> bool:
-    """Whether whoever publishes has the credentials that are at hand here.
+def _start_anew(work: Work, decisions: Sequence[Decision]) -> None:
+    """Remove what a run before said about the same checkpoints, perhaps with other settings."""
+    work.proof.mkdir(parents=True, exist_ok=True)
+    for decision in decisions:
+        for path in (work.proven(decision.key), work.published(decision.key)):
+            path.unlink(missing_ok=True)
+    work.template.unlink(missing_ok=True)
 
-    GitHub's steps and jobs have the same; elsewhere the job that proves may be without on purpose.
+
+def _is_publishers(settings: Settings, ci: CI) -> bool:
+    """Whether the credentials that are at hand here are those of whoever publishes.
+
+    They are on GitHub, and where no CI is. Other CIs may give the job that proves a token that
+    only reads, or none; a wrong one they have noticed by now, as it could not read the ledger.
     """
-    from slogpt_hf.hub.credentials import NO_IDENTITY, source_of
+    from slogpt_hf.hub.credentials import EMBEDDED, source_of
 
-    return ci.name == GITHUB or source_of(settings) not in (None, NO_IDENTITY)
+    if settings.token_file == "-":  # it is read once
+        return False
+    return ci.name in (GITHUB, NONE.name) or source_of(settings) == EMBEDDED
 
 
-def gather(work: Work, folder: Path, event: Event, may_publish: bool) -> Prepared:
+def gather(
+    work: Work, folder: Path, event: Event, may_publish: bool, repo_id: str | None = None
+) -> Prepared:
     """Make one work folder of those that the proving jobs left, so that one job publishes.
 
-    Of ``which: best`` only the best of all that is proven is kept.
+    Each speaks of the checkpoints alone that were fetched for it. Of ``which: best`` only the best
+    of all that is proven is kept.
 
     Args:
         work: folder of this job; may be ``folder``.
         folder: the work folders of the other jobs lie in it.
         event: why the CI runs.
-        may_publish: whether what is proven may be published.
+        may_publish: whether what is proven may be published; no if a proving job says no.
+        repo_id: of the Hub repository that this job is for; None for that of the others.
 
     Raises:
-        UsageError: a file is not what the stages write.
+        UsageError: a file is not what the stages write, there is none, or it is of another
+            repository.
     """
     parts = [Work(each.parent) for each in sorted(folder.glob("*/plan.json"))]
-    if not parts and not work.plan.exists():
-        return Prepared(Plan("", ()), (), False)
-    settings, plans = read_settings((parts or [work])[0]), [read_plan(each) for each in parts]
-    if plans:
-        decisions = {each.key: each for plan in plans for each in plan.decisions}
-        plan = Plan(plans[0].repo_id, tuple(decisions.values()))
-        if any(each.repo_id != plan.repo_id for each in plans):
-            raise not_ours(parts[-1].plan)
-        if parts[0].template.is_file():
-            _move(parts[0].template, work.template)
-        _write(work, settings, plan, event, may_publish)
-        for part in parts:
-            for outcome in tuple(proofs(part)):
-                for place in (Work.artefact, Work.report, Work.proven):
-                    _move(place(part, outcome.key), place(work, outcome.key))
-    else:
-        plan = read_plan(work)
-        _write(work, settings, plan, event, may_publish)
-    outcomes = tuple(proofs(work))
+    if not parts and not work.plan.is_file():
+        raise UsageError(
+            f"{folder}: holds no work folder of a proving job.",
+            hint="The proving jobs say why, or the artifacts were downloaded to somewhere else.",
+        )
+    sources = parts or [work]
+    settings, plans = read_settings(sources[0]), [read_plan(each) for each in sources]
+    wanted = repo_id or settings.repo_id
+    for source, plan in zip(sources, plans, strict=True):
+        for found in (plan.repo_id, read_settings(source).repo_id):
+            if found != wanted:
+                raise UsageError(
+                    f"{source.folder}: is of {found}, not of {wanted}.",
+                    hint="Gather what the proving jobs of this very run left.",
+                )
+        may_publish = may_publish and read_json(source.plan).get(PUBLISH) is True
+    decisions = {each.key: each for plan in plans for each in plan.decisions}
+    plan = Plan(plans[0].repo_id, tuple(decisions.values()))
+    fetched = {key: each for part in sources for key, each in read_fetched(part).items()}
+    for part in parts:
+        for outcome in tuple(proofs(part)):
+            for place in (Work.artefact, Work.report, Work.proven):
+                _move(place(part, outcome.key), place(work, outcome.key))
+    if parts:
+        _move(parts[0].template, work.template)
+    _write(work, settings, plan, fetched, event, may_publish)
     if settings.which == "best":
-        _keep_best(work, outcomes)
+        _keep_best(work, tuple(proofs(work)))
     return Prepared(plan, tuple(outcome.key for outcome in proofs(work)), may_publish)
 
 
 def _keep_best(work: Work, outcomes: Sequence[Outcome]) -> None:
     """Leave out what is proven and not the best; what was refused stays, to be reported."""
-    proven = [(each.key, each.record) for each in outcomes if each.record is not None]
+    proven = [
+        (each.key, each.record)
+        for each in outcomes
+        if each.status == "proven" and each.record is not None
+    ]
     best = best_record(proven)
     for key, _ in proven:
         if key != best:
@@ -213,21 +237,45 @@ def _keep_best(work: Work, outcomes: Sequence[Outcome]) -> None:
 
 
 def _move(source: Path, target: Path) -> None:
+    """Move a file or folder, in place of what a gathering before left; nothing if it is gone."""
     if not source.exists():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        source.replace(target)
-    except OSError:  # on another file system, or one that is not written to
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
-        copy(source, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            shutil.rmtree(target)
+        try:
+            source.replace(target)
+        except OSError:  # on another file system, or one that is not written to
+            for name, file in (artefact_files(source) if source.is_dir() else {"": source}).items():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target / name)
+    except OSError as error:
+        raise UsageError(
+            f"{target}: cannot be written: {error.strerror or error}.",
+            hint="Check the disk's free space and the folder's permissions.",
+        ) from error
 
 
-def _write(work: Work, settings: Settings, plan: Plan, event: Event, may_publish: bool) -> None:
+def _write(
+    work: Work,
+    settings: Settings,
+    plan: Plan,
+    fetched: Mapping[str, Fetched],
+    event: Event,
+    may_publish: bool,
+) -> None:
     # The template lies in the folder, wherever that is when a later stage reads it.
     write_json(work.settings, asdict(replace(settings, card_template=None)))
     content: dict[str, Any] = plan.to_dict()
     write_json(work.plan, content | {RUN: event.run, PUBLISH: may_publish})
+    write_json(
+        work.fetched,
+        {
+            key: {"path": str(found.path), "root": str(found.root), "sha256": found.sha256}
+            for key, found in fetched.items()
+        },
+    )
 
 
 def _require_access(settings: Settings, progress: Progress) -> None:
@@ -272,9 +320,12 @@ def _fetch_tokenizer(repo_id: str, cache: Path) -> None:
     """Put the tokenizer of a Hub repository into a cache, from which it is loaded offline."""
     if not REPO_ID.fullmatch(repo_id):
         return  # a file that is not there; proving says so with the checkpoint's name
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     from slogpt_hf.hub.client import readable_errors
 
     with readable_errors("fetching the tokenizer", repo_id):
         snapshot_download(repo_id, allow_patterns=TOKENIZER_FILES, cache_dir=cache)
+        with suppress(EntryNotFoundError):  # the cache then knows that there is none
+            hf_hub_download(repo_id, "config.json", cache_dir=cache)

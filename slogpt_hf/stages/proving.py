@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from slogpt_hf.build import convert
 from slogpt_hf.card.record import REPORT_FILE
+from slogpt_hf.ci.markup import visible
 from slogpt_hf.ci.outcome import Outcome
 from slogpt_hf.errors import SloGPTError
 from slogpt_hf.planning import Decision, best_of
@@ -57,7 +58,8 @@ def _proven(
     key, candidate = decision.key, decision.candidate
     artefact, report = work.artefact(key), work.report(key)
     shutil.rmtree(artefact, ignore_errors=True)  # of a run before, which did not finish
-    report.unlink(missing_ok=True)
+    for path in (report, work.proven(key)):
+        path.unlink(missing_ok=True)
     progress.line(f"   prove: {candidate.name}")
     source = replace(candidate.provenance, run=run)
     outcome = Outcome(
@@ -70,7 +72,7 @@ def _proven(
                 fetched.shown, artefact, replace(settings, report=str(report)), progress, source
             )
     except SloGPTError as error:
-        message, code = str(error), error.exit_code
+        message, code = visible(str(error)), error.exit_code
         outcome = replace(outcome, status="refused", message=message, exit_code=code)
         progress.line(f"   prove: {candidate.name}: refused (exit code {code}): {message}")
     else:

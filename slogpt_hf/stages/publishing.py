@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from slogpt_hf.ci.markup import visible
 from slogpt_hf.ci.outcome import Outcome
-from slogpt_hf.errors import SloGPTError, UsageError
+from slogpt_hf.errors import HubError, SloGPTError, UsageError
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import Settings
 from slogpt_hf.stages.work import PUBLISH, Work, keep, proofs, read_json, read_settings
@@ -15,7 +16,8 @@ from slogpt_hf.watch.event import Event
 def publish(work: Work, event: Event, progress: Progress) -> tuple[Outcome, ...]:
     """Publish what was proven, in the order of the plan; reads no checkpoint.
 
-    After one that the hub refuses, those behind it are not tried: their versions depend on it.
+    After one that the hub refuses, those behind it are not tried: their versions depend on it. One
+    whose tag is taken, or that is not what was proven, keeps none of the others.
 
     Raises:
         UsageError: ``prove`` did not run, or this job may not publish, as one for a pull request.
@@ -27,12 +29,13 @@ def publish(work: Work, event: Event, progress: Progress) -> tuple[Outcome, ...]
         )
     settings = read_settings(work)
     outcomes: list[Outcome] = []
-    for outcome in proofs(work):
+    failed: Outcome | None = None
+    for outcome in tuple(proofs(work)):  # all are read before the first is published
         if outcome.status != "proven":
             continue
-        failed = next((each for each in outcomes if each.status == "unpublished"), None)
         if failed is None:
             outcomes.append(_published(work, outcome, settings, progress))
+            failed = outcomes[-1] if outcomes[-1].exit_code == HubError.exit_code else None
         else:
             message = f"Not tried, since {failed.name} before it could not be published."
             outcomes.append(
@@ -49,7 +52,7 @@ def _published(work: Work, outcome: Outcome, settings: Settings, progress: Progr
     try:
         release = push(work.artefact(outcome.key), settings, progress)
     except SloGPTError as error:
-        message, code = str(error), error.exit_code
+        message, code = visible(str(error)), error.exit_code
         progress.line(f" publish: {outcome.name}: refused (exit code {code}): {message}")
         return replace(outcome, status="unpublished", message=message, exit_code=code)
     verb = "released as" if release.released else "released before as"

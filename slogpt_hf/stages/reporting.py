@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from slogpt_hf.ci.comment import LARGEST, comment, thread_of
 from slogpt_hf.ci.detect import CI
@@ -12,30 +12,11 @@ from slogpt_hf.ci.outputs import outputs_of, write_outputs
 from slogpt_hf.ci.summary import summary_of, write_summary
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import write_atomically
-from slogpt_hf.planning import Plan
 from slogpt_hf.progress import Progress
-from slogpt_hf.stages.work import Work
+from slogpt_hf.stages.work import FAILED, Work
 
 Environment = Mapping[str, str]
-
-
-def known_outcomes(plan: Plan) -> tuple[Outcome, ...]:
-    """What was released before, of a plan, in its order."""
-    return tuple(
-        Outcome(
-            decision.key,
-            decision.candidate.name,
-            "known",
-            decision.candidate.provenance.branch,
-            decision.candidate.provenance.commit,
-            repo_id=plan.repo_id,
-            version=decision.version,
-            tag=decision.tag,
-            release_commit=decision.release_commit,
-        )
-        for decision in plan.decisions
-        if decision.tag
-    )
+NO_MORE: Environment = {}
 
 
 def report(
@@ -46,8 +27,9 @@ def report(
     say: Callable[[str], object],
     progress: Progress,
     *,
-    annotated: Iterable[str] = ("refused", "unpublished"),
+    annotated: Collection[str] = FAILED,
     with_comment: bool = False,
+    more: Mapping[str, str] = NO_MORE,
 ) -> None:
     """Outputs, summary, annotations and the comment on the pull request.
 
@@ -60,6 +42,7 @@ def report(
         progress: told what else happens.
         annotated: statuses that get an annotation; those of a job before have theirs already.
         with_comment: comment on the pull request.
+        more: outputs beside those of the outcomes.
 
     Raises:
         UsageError: a file of the CI cannot be written.
@@ -69,7 +52,7 @@ def report(
     markdown = summary_of(outcomes)
     if not write_summary(markdown, environment):
         _write_or_say(work, markdown, progress)
-    for line in write_outputs(outputs_of(outcomes), environment, work.outputs):
+    for line in write_outputs(outputs_of(outcomes) | dict(more), environment, work.outputs):
         say(line)
     if with_comment:
         _comment(outcomes, ci, environment, say, progress)

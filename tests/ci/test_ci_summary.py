@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -203,6 +203,8 @@ def test_what_is_folded_stays_folded(text: str) -> None:
 
 
 @given(HOSTILE, HOSTILE)
+@example("", "%")
+@example("", "%2F%C3%A4")
 def test_a_link_leads_to_a_plain_page_or_nowhere(label: str, url: str) -> None:
     for target in (url, f"https://h.example/{url}", f"https://{url}"):
         links = [dict(a)["href"] for tag, a in rendered(link(label, target)).elements if tag == "a"]
