@@ -19,15 +19,16 @@ ARG PIP_DISABLE_PIP_VERSION_CHECK=1
 ARG PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 RUN python3 -m venv --without-pip /opt/slogpt-hf
-# PyTorch's own index has CPU wheels a tenth of the size; elsewhere pip takes what it finds. The
-# secret, where given, is pip's configuration: an index that needs a password, or a folder of wheels.
+# PyTorch's own index has CPU wheels a tenth of the size. The secret, where given, is pip's
+# configuration: an index that needs a password, or a folder of wheels; then torch is what it has.
 RUN --mount=type=bind,source=constraints.txt,target=constraints.txt \
     --mount=type=bind,source=pyproject.toml,target=pyproject.toml \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
     pip() { python3 -m pip --quiet --python /opt/slogpt-hf/bin/python "$@"; } \
-    && { pip install --no-cache-dir --no-compile --constraint constraints.txt --no-deps --index-url "${TORCH_INDEX}" \
-        --timeout 15 --retries 1 torch \
-      || pip install --no-cache-dir --no-compile --constraint constraints.txt torch; } \
+    && { pip install --no-cache-dir --no-compile --constraint constraints.txt --no-deps \
+        --index-url "${TORCH_INDEX}" torch \
+      || { [ -s /etc/pip.conf ] \
+        && pip install --no-cache-dir --no-compile --constraint constraints.txt torch; }; } \
     && python3 -c 'import sys, tomllib; \
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 extras = [project["optional-dependencies"][name] for name in sys.argv[1].split(",") if name]; \

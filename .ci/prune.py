@@ -14,7 +14,7 @@ from pathlib import Path
 
 # part: patterns of what it is. Models and symbols are the tables below.
 PARTS = {
-    "headers": ("**/*.[ch]", "**/*.cpp", "**/*.cu", "**/*.cuh", "**/*.hpp", "**/*.p[xy][dix]"),
+    "headers": ("**/*.[ach]", "**/*.cpp", "**/*.cu", "**/*.cuh", "**/*.hpp", "**/*.p[xy][dix]"),
     "development": (
         "_distutils_hack",
         "distutils-precedence.pth",
@@ -27,6 +27,10 @@ PARTS = {
         "torch/bin/[!t]*",
         "torch/include",
         "torch/share",
+        # Of a CUDA build. Triton needs a C compiler to run, and torch does without it.
+        "nvidia/*/include",
+        "triton",
+        "triton-*",
     ),
     "tests": (
         "mpmath/tests",

@@ -157,3 +157,9 @@ def test_sigterm_ends_it_with_130(
             assert process.wait(timeout=30) == 130
         finally:
             docker("rm", "--force", name, check=False)
+
+
+def test_modules_are_not_searched_for_garbage(run: Run) -> None:
+    code = "import atexit, gc; print(gc.get_threshold()[0], gc.get_freeze_count())\n"
+    code += "atexit._run_exitfuncs(); print(gc.get_freeze_count() > 1000)"
+    assert run("-c", code, program=PYTHON).stdout.split() == ["50000", "0", "True"]

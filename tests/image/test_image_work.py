@@ -38,7 +38,7 @@ LOAD = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=True)
 ids = tokenizer("the", return_tensors="pt").input_ids
 print(type(model).__name__, tuple(model.generate(ids, max_new_tokens=4, do_sample=False).shape))
 """
