@@ -60,10 +60,17 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """A decision about every candidate, in the order in which they are to be released."""
+    """A decision about every candidate, in the order in which they are to be released.
+
+    Attributes:
+        repo_id: where to.
+        decisions: about what was found.
+        best_loss: lowest validation loss of what is released already; None if none is known.
+    """
 
     repo_id: str
     decisions: tuple[Decision, ...]
+    best_loss: float | None = None
 
     @property
     def wanted(self) -> tuple[Decision, ...]:
@@ -87,7 +94,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON has it."""
-        return {"repo_id": self.repo_id, "decisions": [asdict(each) for each in self.decisions]}
+        decisions = [asdict(each) for each in self.decisions]
+        return {"repo_id": self.repo_id, "best_loss": self.best_loss, "decisions": decisions}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Plan:
@@ -96,7 +104,8 @@ class Plan:
         Raises:
             KeyError, TypeError, ValueError: it is none.
         """
-        return _checked(cls(content["repo_id"], tuple(map(_decision, content["decisions"]))))
+        decisions = tuple(map(_decision, content["decisions"]))
+        return _checked(cls(content["repo_id"], decisions, content.get("best_loss")))
 
 
 def plan_releases(
@@ -128,13 +137,23 @@ def plan_releases(
         entries = merged_ledgers(*(each.entries for each in known))
         candidates = find_candidates(sources, settings, event, entries, progress)
         ledgers = {each: read(each) for each in {c.provenance.branch for c in candidates}}
-    return Plan(settings.repo_id, _decisions(candidates, ledgers, settings))
+    losses = [e["checkpoint"].get("val_loss") for each in ledgers.values() for e in each.entries]
+    best_loss = min((loss for loss in losses if is_number(loss)), default=None)
+    return Plan(settings.repo_id, _decisions(candidates, ledgers, settings), best_loss)
 
 
-def best_of(fetched: Sequence[tuple[str, Fetched]], settings: Settings) -> str | None:
+def best_of(
+    fetched: Sequence[tuple[str, Fetched]], settings: Settings, released: float | None = None
+) -> str | None:
     """The key of the checkpoint with the lowest validation loss; the last of those if several.
 
     Without any that records one, or can be read, it is the last: proving it says what is wrong.
+
+    Args:
+        fetched: key and place of each.
+        settings: how they are read.
+        released: the lowest loss of what is released already; one that is not below it is not the
+            best, and the answer is None.
     """
     from slogpt_hf.checkpoints import read_checkpoint
 
@@ -145,19 +164,24 @@ def best_of(fetched: Sequence[tuple[str, Fetched]], settings: Settings) -> str |
         except (CheckpointError, UsageError):
             return None
 
-    return _lowest([(key, loss_of(found)) for key, found in fetched])
+    return _lowest([(key, loss_of(found)) for key, found in fetched], released)
 
 
-def best_record(records: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
+def best_record(
+    records: Sequence[tuple[str, Mapping[str, Any]]], released: float | None = None
+) -> str | None:
     """The key of the record with the lowest validation loss, as ``best_of`` has it."""
-    return _lowest([(key, record["checkpoint"].get("val_loss")) for key, record in records])
+    losses = [(key, record["checkpoint"].get("val_loss")) for key, record in records]
+    return _lowest(losses, released)
 
 
-def _lowest(losses: Sequence[tuple[str, float | None]]) -> str | None:
+def _lowest(losses: Sequence[tuple[str, float | None]], released: float | None) -> str | None:
     best: tuple[float, str] | None = None
     for key, loss in losses:  # one that is not a number has diverged
         if loss is not None and is_number(loss) and (best is None or loss <= best[0]):
             best = (loss, key)
+    if released is not None:
+        return best[1] if best and best[0] < released else None
     return best[1] if best else next((key for key, _ in reversed(losses)), None)
 
 

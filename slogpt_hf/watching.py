@@ -58,7 +58,7 @@ class Steps:
 
     plan: Callable[[Sequence[str], Settings, Event | None, Progress], Plan] = plan_releases
     fetch: Callable[[Candidate, Path, Settings, Progress], Fetched] = fetch
-    best_of: Callable[[Sequence[tuple[str, Fetched]], Settings], str | None] = best_of
+    best_of: Callable[..., str | None] = best_of
     release: Callable[[Path, Settings, Progress, Candidate], str] = released_as
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
@@ -285,7 +285,7 @@ def _look(this: _Watch, progress: Progress | None = None) -> list[SloGPTError]:
     wanted = [decision for decision in plan.wanted if _is_to_be_tried(this, decision)]
     with tempfile.TemporaryDirectory(prefix="slogpt-hf-watch-") as temporary:
         if settings.which == "best":
-            return _release_best(this, wanted, Path(temporary))
+            return _release_best(this, wanted, Path(temporary), plan.best_loss)
         return _release_each(this, wanted, Path(temporary))
 
 
@@ -310,7 +310,9 @@ def _release_each(this: _Watch, wanted: Sequence[Decision], folder: Path) -> lis
     return errors
 
 
-def _release_best(this: _Watch, wanted: Sequence[Decision], folder: Path) -> list[SloGPTError]:
+def _release_best(
+    this: _Watch, wanted: Sequence[Decision], folder: Path, best_loss: float | None
+) -> list[SloGPTError]:
     fetched: dict[str, tuple[Decision, Fetched]] = {}
     errors: list[SloGPTError] = []
     for decision in wanted:
@@ -322,8 +324,11 @@ def _release_best(this: _Watch, wanted: Sequence[Decision], folder: Path) -> lis
             errors.append(found)
     if errors:
         return errors  # the best may be among those that could not be fetched
-    best = this.steps.best_of([(key, found) for key, (_, found) in fetched.items()], this.settings)
+    pairs = [(key, found) for key, (_, found) in fetched.items()]
+    best = this.steps.best_of(pairs, this.settings, best_loss)
     if best is None:
+        for other, found in fetched.values():
+            _settle(this, other, found.sha256, "not better than what is released")
         return []
     decision, found = fetched.pop(best)
     if (error := _published(this, decision, found)) is not None:

@@ -209,7 +209,8 @@ def gather(
                 )
         may_publish = may_publish and read_json(source.plan).get(PUBLISH) is True
     decisions = {each.key: each for plan in plans for each in plan.decisions}
-    plan = Plan(plans[0].repo_id, tuple(decisions.values()))
+    losses = [plan.best_loss for plan in plans if plan.best_loss is not None]
+    plan = Plan(plans[0].repo_id, tuple(decisions.values()), min(losses, default=None))
     fetched = {key: each for part in sources for key, each in read_fetched(part).items()}
     for part in parts:
         for outcome in tuple(proofs(part)):
@@ -219,18 +220,18 @@ def gather(
         _move(parts[0].template, work.template)
     _write(work, settings, plan, fetched, event, may_publish)
     if settings.which == "best":
-        _keep_best(work, tuple(proofs(work)))
+        _keep_best(work, tuple(proofs(work)), plan.best_loss)
     return Prepared(plan, tuple(outcome.key for outcome in proofs(work)), may_publish)
 
 
-def _keep_best(work: Work, outcomes: Sequence[Outcome]) -> None:
+def _keep_best(work: Work, outcomes: Sequence[Outcome], released: float | None) -> None:
     """Leave out what is proven and not the best; what was refused stays, to be reported."""
     proven = [
         (each.key, each.record)
         for each in outcomes
         if each.status == "proven" and each.record is not None
     ]
-    best = best_record(proven)
+    best = best_record(proven, released)
     for key, _ in proven:
         if key != best:
             work.proven(key).unlink()

@@ -39,7 +39,9 @@ def prove(work: Work, progress: Progress) -> tuple[Outcome, ...]:
     run = read_json(work.plan).get(RUN)
     decisions = {decision.key: decision for decision in plan.decisions if decision.key in fetched}
     if settings.which == "best":
-        best = best_of(tuple(fetched.items()), settings)
+        best = best_of(tuple(fetched.items()), settings, plan.best_loss)
+        if best is None and fetched:
+            progress.line(f"   prove: none is better than what is released ({plan.best_loss}).")
         decisions = {key: decisions[key] for key in decisions if key == best}
     return tuple(
         _proven(work, decision, fetched[key], settings, run, progress)

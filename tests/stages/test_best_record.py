@@ -34,3 +34,11 @@ def test_the_lowest_loss_counts(losses: list[Any], best: int | None) -> None:
 
 def test_a_record_may_lack_a_loss() -> None:
     assert best_record([("a", {"checkpoint": {}})]) == "a"
+    assert best_record([("a", {"checkpoint": {}})], 2.0) is None
+
+
+@pytest.mark.parametrize(("released", "best"), [(None, "a"), (1.5, "a"), (1.0, None), (0.5, None)])
+def test_what_is_not_better_than_what_is_released_is_not_the_best(
+    released: float | None, best: str | None
+) -> None:
+    assert best_record([("a", {"checkpoint": {"val_loss": 1.0}})], released) == best

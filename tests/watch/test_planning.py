@@ -133,6 +133,10 @@ def test_the_best_of_what_was_fetched(
     assert best_of([found[0], broken], SETTINGS) == "a"
     assert best_of([found[4], broken], SETTINGS) == "damaged"
     assert best_of([], SETTINGS) is None
+    # What is released already counts, too.
+    assert best_of(found, SETTINGS, 1.6) == "b"
+    assert best_of(found, SETTINGS, 1.5) is None
+    assert best_of([found[4], broken], SETTINGS, 1.5) is None
     git = new_git()
     git.commit({"a/ckpt.pt": b"1", "b/ckpt.pt": b"2"})
     settings = replace(SETTINGS, hub=str(tmp_path / "hub"), which="best")

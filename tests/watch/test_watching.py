@@ -115,7 +115,12 @@ class World:
         path.write_bytes(b"x")
         return Fetched(path, folder, candidate.sha256 or "d" * 64)
 
-    def best(self, fetched: Sequence[tuple[str, Fetched]], settings: Settings) -> str | None:
+    def best(
+        self,
+        fetched: Sequence[tuple[str, Fetched]],
+        settings: Settings,
+        released: float | None = None,
+    ) -> str | None:
         return fetched[0][0] if fetched else None
 
     def release(
