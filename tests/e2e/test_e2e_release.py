@@ -272,6 +272,9 @@ def test_commit_and_branch_are_published(
         "remote": None,
         "tracked": True,
         "dirty": False,
+        "url": None,
+        "etag": None,
+        "run": None,
     }
     card = released_file("README.md", result["tag"]).decode()
     assert commit[:7] in card and "runs/one" in card
