@@ -198,7 +198,7 @@ def _git(repository: Path, *arguments: str) -> str:
 
 def image_rows(folder: Path, size: str, rounds: int) -> Iterator[Row]:
     """Sizes, starts, and a push with nothing new."""
-    image = os.environ.get("SLOGPT_TEST_IMAGE")
+    image = os.environ.get("TESTS_IMAGE")
     if not image:
         raise SystemExit('No image: eval "$(bash .ci/engine image)" builds it and names it.')
     layers = docker("history", "--no-trunc", "--format", "{{.Size}} {{.CreatedBy}}", image)
@@ -247,7 +247,7 @@ def print_variants(names: Sequence[str], rounds: int) -> None:
     for name in names:
         command = ["bash", str(ROOT / ".ci/engine"), "image"]
         command += [part for each in VARIANTS[name] for part in ("--build-arg", each)]
-        environment = os.environ | {"SLOGPT_IMAGE_TAG": tag}
+        environment = os.environ | {"IMAGE_TAG": tag}
         subprocess.run(command, check=True, capture_output=True, env=environment)
         found = clocked(contained(tag), rounds, HELP, IMPORT, USUAL_IMPORT)
         sizes, times = (raw_megabytes(tag), gzip_megabytes(tag)), [each.seconds for each in found]

@@ -255,7 +255,7 @@ def memory(folder: Path, size: str, rounds: int) -> Iterator[Row]:
 
 
 def image(folder: Path, size: str, rounds: int) -> Iterator[Row]:
-    """The container image that SLOGPT_TEST_IMAGE names."""
+    """The container image that TESTS_IMAGE names."""
     from image import image_rows
 
     yield from image_rows(folder, size, rounds)
@@ -284,7 +284,7 @@ MEASUREMENTS = {
 def main() -> int:
     """Measure what is asked for; exit code 1 if a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    usual = [name for name in MEASUREMENTS if name != "image" or "SLOGPT_TEST_IMAGE" in os.environ]
+    usual = [name for name in MEASUREMENTS if name != "image" or "TESTS_IMAGE" in os.environ]
     parser.add_argument("which", nargs="*", default=usual, help=", ".join(MEASUREMENTS))
     parser.add_argument("--size", help="10M for a quick look")
     parser.add_argument("--rounds", type=int)

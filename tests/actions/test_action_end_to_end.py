@@ -1,6 +1,6 @@
 """The whole action and the whole workflow: real events, real checkpoints, an embedded hub.
 
-The stages run in the interpreter of the tests, or in the image that SLOGPT_TEST_IMAGE names.
+The stages run in the interpreter of the tests, or in the image that TESTS_IMAGE names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import slogpt_hf
 from slogpt_hf.hub.embedded import RunningHub, serve
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-IMAGE = os.environ.get("SLOGPT_TEST_IMAGE")
+IMAGE = os.environ.get("TESTS_IMAGE")
 WHERE = {"image": IMAGE, "runtime": "docker"} if IMAGE else {"python": sys.executable}
 Release = Callable[..., Job]
 

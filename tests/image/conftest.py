@@ -34,11 +34,11 @@ def docker() -> Callable[..., Done]:
 
 @pytest.fixture(scope="session")
 def image() -> str:
-    """The image that SLOGPT_TEST_IMAGE names; where none is, these tests are skipped or fail."""
-    name = os.environ.get("SLOGPT_TEST_IMAGE")
+    """The image that TESTS_IMAGE names; where none is, these tests are skipped or fail."""
+    name = os.environ.get("TESTS_IMAGE")
     if name:
         return name
-    missing("engine", "SLOGPT_TEST_IMAGE names no image")
+    missing("engine", "TESTS_IMAGE names no image")
 
 
 @pytest.fixture(scope="session")

@@ -184,7 +184,7 @@ def test_docker_alone(lab: Lab) -> None:
     assert list(lab.folder.glob("slogpt-hf-*")) == []
 
 
-@pytest.mark.skipif("SLOGPT_TEST_IMAGE" not in os.environ, reason="SLOGPT_TEST_IMAGE names none")
+@pytest.mark.skipif("TESTS_IMAGE" not in os.environ, reason="TESTS_IMAGE names none")
 def test_docker_alone_with_the_image(lab: Lab) -> None:
     clone, hub = lab.checkout("clone"), lab.folder / "folder-hub"
     hub.mkdir()
@@ -192,7 +192,7 @@ def test_docker_alone_with_the_image(lab: Lab) -> None:
     given = {
         "SLOGPT_REPO_ID": REPO,
         "SLOGPT_HUB": str(hub),
-        "IMAGE": os.environ["SLOGPT_TEST_IMAGE"],
+        "IMAGE": os.environ["TESTS_IMAGE"],
         "HF_ENDPOINT": "",
     }
     for _ in range(2):
