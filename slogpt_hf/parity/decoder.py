@@ -94,6 +94,21 @@ def hidden_states(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Iterator[T
     yield norm(model, family.norm, x)
 
 
+def block_parts(model: Decoder, i: int, x: Tensor) -> dict[str, Tensor]:
+    """What the parts of block i give for the stream (B, T, n) that enters it, in its dtype."""
+    table = rotary_table(model.spec, x.shape[1], x.dtype)
+    block = model.family.blocks.format(i=i)
+    norm1 = norm(model, block + model.family.norm1, x)
+    attended = attention(model, block, norm1, table)
+    norm2 = norm(model, block + model.family.norm2, x + attended)
+    return {
+        "norm 1": norm1,
+        "attention": attended,
+        "norm 2": norm2,
+        "MLP": mlp(model, block, norm2),
+    }
+
+
 def logits(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Tensor:
     """Logits (B, T, V) of every position, in ``dtype``; arguments as in ``hidden_states``."""
     return head(model, final_state(model, ids, dtype))

@@ -9,36 +9,33 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import decoder, loading
-from slogpt_hf.parity.comparing import (
-    Apply,
-    Halves,
-    Run,
-    compare,
-    distance,
-    equal_rows,
-    relative_error,
-)
+from slogpt_hf.parity.comparing import Run, equal_rows, relative_error
+from slogpt_hf.parity.controls import ROWS, TOKENS, Shaking, shake
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
-from slogpt_hf.parity.float64 import Float64Everywhere
+from slogpt_hf.parity.faults import Patient
 from slogpt_hf.parity.inputs import Inputs, inputs_for
+from slogpt_hf.parity.lockstep import ENTRY, EXIT, Models, first_part, in_lockstep, worst_layers
 from slogpt_hf.parity.merging import Merged
 from slogpt_hf.parity.report import (
     EMBEDDING_DIFFERS,
     HEAD_DIFFERS,
     MERGE_DIFFERS,
+    SHAKEN_DIFFERS,
     Comparison,
+    Layer,
     ParityReport,
 )
+from slogpt_hf.parity.shaken import Noise, Shaken, route_to, shaken_fetch
+from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
 
 FP64_BOUND = 1e-10
 FP32_NOISE_FACTOR = 4
@@ -84,7 +81,8 @@ def verify_artefact(
         advance: told the forward passes done since its last call; ``n_passes`` is their number.
 
     Returns:
-        The report; ``passed`` is the verdict. A failed one names the first diverging layer.
+        The report; ``passed`` is the verdict. A failed one names the first diverging layer, and
+        one whose gate is invalid the fault that it would not have caught.
 
     Raises:
         CheckpointError: the artefact does not load, or its tensors are not the model's.
@@ -92,78 +90,39 @@ def verify_artefact(
     dtype = loading.stored_dtype(folder)
     loading.import_class(folder)
     started = time.perf_counter()
-    spec = checkpoint.spec
-    single = loading.load_artefact(folder, torch.float32, trust_remote_code)
+    spec, stored = checkpoint.spec, StoredTensors(folder)
+    exact, single = (
+        stream_artefact(folder, each, stored, trust_remote_code)
+        for each in (torch.float64, torch.float32)
+    )
     if failures := unlike(spec, single):
-        return not_run(
-            oracle_name(checkpoint, dtype), dtype, failures, time.perf_counter() - started
-        )
-    with Float64Everywhere():
-        exact = loading.load_artefact(folder, torch.float64, trust_remote_code)
+        seconds = time.perf_counter() - started
+        return not_run(oracle_name(checkpoint, dtype), dtype, failures, seconds)
     original = rounded(checkpoint, getattr(torch, dtype))
     batches = inputs_for(spec, text_ids)
-    forward_seconds = 0.0
-
-    def timed(function: Apply) -> Apply:
-        def run(x: Tensor) -> Tensor:
-            nonlocal forward_seconds
-            start = time.perf_counter()
-            output = function(x)
-            forward_seconds += time.perf_counter() - start
-            return output
-
-        return run
-
-    embedding, head = (original.tensors[n] for n in (original.embedding_name, original.head_name))
-    split = loading.splits(single, batches[0].ids[:2, :PROBE_TOKENS])
-    models = [
-        halves.wrapped(timed)
-        for halves in (
-            oracle(original, timed(torch.Tensor.double)(head)),
-            oracle(original, timed(torch.Tensor.float)(head)),
-            loading.halves(exact, split).wrapped(lifted),
-            loading.halves(single, split),
-        )
-    ]
-
-    def run(model: Halves, ids: Tensor) -> Run:
-        result = Run.of(model, ids)
-        advance(1)
-        return result
-
-    comparisons = tuple(
-        compare(batch, spec.vocab_size, *(run(model, batch.ids) for model in models))
-        for batch in batches
+    whole = splits(single, batches[0].ids[:2, :PROBE_TOKENS])
+    models = Models(original, exact, single, whole, advance)
+    compared, layers = zip(*(in_lockstep(models, batch) for batch in batches), strict=True)
+    comparisons = tuple(each.comparison for each in compared)
+    merge_error = _merge_error(checkpoint, batches, models) if checkpoint.adapters else None
+    embedding_equal = equal_rows(
+        original.tensors[original.embedding_name], exact.raw(exact.embedding_name)
     )
-    merge_error = None
-    if checkpoint.adapters:
-        merged, unmerged = (model.wrapped(timed) for model in with_adapters(checkpoint))
-        merge_error = max(
-            relative_error(spec.vocab_size, run(merged, batch.ids), run(unmerged, batch.ids))
-            for batch in batches
-        )
-    embedding_equal = equal_rows(loading.embedding(exact), embedding)
-    head_equal = equal_rows(loading.head_weight(exact), head)
+    head_equal = equal_rows(original.tensors[original.head_name], exact.raw(exact.head_name))
+    shaking = _shaken(original, checkpoint, folder, stored, batches[0].ids, trust_remote_code)
     bound = fp32_bound(comparisons)
-    failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error)
-    unequal = [
-        batch
-        for batch, c in zip(batches, comparisons, strict=True)
-        if not c.fp64_error <= FP64_BOUND
-    ]
-    divergence = None
-    if not embedding_equal:
-        divergence = "embedding and positions"
-    elif unequal:
-        divergence = first_divergence(original, exact, unequal)
-    elif not head_equal:
-        divergence = "final norm or head"
-    elif not merges(merge_error):
+    failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error, shaking)
+    divergence = _divergence(
+        original, exact, batches, layers, comparisons, embedding_equal, head_equal
+    )
+    if divergence is None and not merges(merge_error):
         divergence = "its merged adapters"
-    elif failures:
+    if divergence is None and shaking is not None and shaking.place is not None:
+        divergence = f"{shaking.place}, on shaken weights"
+    if divergence is None and failures:
         divergence = FLOAT32_ONLY
     return ParityReport(
-        passed=not failures,
+        failures=failures,
         oracle=oracle_name(checkpoint, dtype),
         dtype=dtype,
         comparisons=comparisons,
@@ -173,11 +132,88 @@ def verify_artefact(
         embedding_equal=embedding_equal,
         covered_ids=len({i for batch in batches for i in batch.ids.flatten().tolist()}),
         first_divergence=divergence,
-        failures=failures,
         seconds=time.perf_counter() - started,
-        forward_seconds=forward_seconds,
+        forward_seconds=models.clock.seconds,
         merge_error=merge_error,
+        layers=worst_layers(list(layers)),
+        shaken_error=shaking.error if shaking else None,
+        controls=shaking.controls if shaking else (),
     )
+
+
+def _merge_error(checkpoint: Checkpoint, batches: Sequence[Inputs], models: Models) -> float:
+    """How far merged adapters are from adapters beside their weights, in float64."""
+    family, spec = FAMILIES[checkpoint.dialect], checkpoint.spec
+    tensors, adapters = checkpoint.tensors, checkpoint.adapters
+    pair = (
+        Decoder(family, spec, Merged(tensors, adapters)),
+        Decoder(family, spec, tensors, adapters),
+    )
+
+    def run(model: Decoder, ids: Tensor) -> Run:
+        states = decoder.final_state(model, ids, torch.float64).flatten(0, 1)
+        models.advance(1)
+        if model.head_name in model.adapters:
+            return Run(decoder.head(model, states), None)
+        return Run(states, model.tensors[model.head_name])
+
+    return max(
+        relative_error(spec.vocab_size, *(run(model, batch.ids) for model in pair))
+        for batch in batches
+    )
+
+
+def _shaken(
+    original: Decoder,
+    checkpoint: Checkpoint,
+    folder: Path,
+    stored: StoredTensors,
+    ids: Tensor,
+    trust_remote_code: bool,
+) -> Shaking | None:
+    """The comparison on shaken weights with its controls; None where the way there is not known."""
+    route = route_to(checkpoint, loading.class_name(folder) or "", stored)
+    if route is None:
+        return None
+    noise = Noise(original.tensors, route.same)
+    fetch = shaken_fetch(stored, route, noise)
+    planted: dict[str, Tensor] = {}
+
+    def fetch_planted(name: str) -> Tensor:
+        return planted[name] if name in planted else fetch(name)
+
+    model = stream_artefact(folder, torch.float64, stored, trust_remote_code, fetch_planted)
+    patient = Patient(checkpoint.spec, route, model, fetch, stored, planted)
+    shaken = Decoder(original.family, original.spec, Shaken(noise))
+    length = min(TOKENS, checkpoint.spec.block_size, ids.numel())
+    rows = max(1, min(ROWS, ids.numel() // length))
+    some = ids.flatten()[: rows * length].view(rows, length)
+    return shake(shaken, patient, some, FP64_BOUND)
+
+
+def _divergence(
+    original: Decoder,
+    exact: Streamed,
+    batches: Sequence[Inputs],
+    layers: Sequence[Sequence[Layer]],
+    comparisons: Sequence[Comparison],
+    embedding_equal: bool,
+    head_equal: bool,
+) -> str | None:
+    """Where the artefact first leaves the original in float64: a layer, and the part of it."""
+    if not embedding_equal:
+        return ENTRY
+    for batch, places in zip(batches, layers, strict=True):
+        for index, layer in enumerate(places):
+            if layer.fp64_error <= FP64_BOUND:
+                continue
+            if layer.name in (ENTRY, EXIT):
+                return ENTRY if layer.name == ENTRY else "final norm or head"
+            part = first_part(original, exact, batch.ids, index - 1, FP64_BOUND)
+            return f"{layer.name}, {part}" if part else layer.name
+    if not head_equal or not all(c.fp64_error <= FP64_BOUND for c in comparisons):
+        return "final norm or head" if any(layers) else UNPLACED
+    return None
 
 
 def oracle_name(checkpoint: Checkpoint, dtype: str) -> str:
@@ -190,61 +226,51 @@ def oracle_name(checkpoint: Checkpoint, dtype: str) -> str:
     )
 
 
-def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:
-    """The original with its weights, adapters merged, in the artefact's dtype.
+class Rounded(Mapping[str, Tensor]):
+    """Tensors in another dtype, each cast when it is asked for."""
 
-    Every tensor is fetched once; one that is mapped and of that dtype is not copied.
-    """
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self.tensors, self.dtype = tensors, dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name].to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:
+    """The original with its weights, adapters merged, in the artefact's dtype."""
     tensors: Mapping[str, Tensor] = checkpoint.tensors
     if checkpoint.adapters:
         tensors = Merged(tensors, checkpoint.adapters)
-    return Decoder(
-        FAMILIES[checkpoint.dialect],
-        checkpoint.spec,
-        {name: tensors[name].to(dtype) for name in tensors},
-    )
+    return Decoder(FAMILIES[checkpoint.dialect], checkpoint.spec, Rounded(tensors, dtype))
 
 
-def with_adapters(checkpoint: Checkpoint) -> tuple[Halves, Halves]:
-    """The original in float64 with its adapters merged, nothing rounded, and as it is."""
-    family, spec = FAMILIES[checkpoint.dialect], checkpoint.spec
-    tensors, adapters = checkpoint.tensors, checkpoint.adapters
-    merged = Decoder(family, spec, Merged(tensors, adapters))
-    return float64(merged), float64(Decoder(family, spec, tensors, adapters))
+def splits(model: Streamed, probe: Tensor) -> bool:
+    """Whether the head, applied to what is before it, gives the whole model's logits bit for bit.
+
+    Users call the whole model, and one may do more than that, such as scaling its logits.
+
+    Args:
+        model: the artefact.
+        probe: ids (B, T) to run both ways.
+    """
+    states = model.final_state(probe)
+    head = model.raw(model.head_name).to(model.dtype)
+    whole = model.model(input_ids=probe, use_cache=False).logits
+    return torch.equal(torch.nn.functional.linear(states, head), whole)
 
 
-def float64(model: Decoder) -> Halves:
-    """A model in float64 whose tensors are cast where they are used."""
-    return Halves(
-        lambda ids: decoder.final_state(model, ids, torch.float64),
-        lambda rows: decoder.head(model, rows),
-    )
-
-
-def oracle(original: Decoder, head: Tensor) -> Halves:
-    """The original in the dtype of ``head``, its head (V, n) cast once and not for every chunk."""
-    return Halves(
-        lambda ids: decoder.final_state(original, ids, head.dtype),
-        lambda rows: functional.linear(rows, head),
-    )
-
-
-def lifted(function: Apply) -> Apply:
-    """``function`` under ``Float64Everywhere``."""
-
-    def run(x: Tensor) -> Tensor:
-        with Float64Everywhere():
-            return function(x)
-
-    return run
-
-
-def unlike(spec: Spec, model: nn.Module) -> tuple[str, ...]:
+def unlike(spec: Spec, model: Streamed) -> tuple[str, ...]:
     """How the artefact's sizes differ from the original's, one sentence each; empty if not.
 
     Logits cannot tell all of it: with rotary positions another context length changes none.
     """
-    sizes = loading.sizes(model)
+    sizes = model.sizes
     return tuple(
         f"The artefact's {what} is {sizes[name]}, the original's is {getattr(spec, name)}."
         for name, what in SIZES.items()
@@ -255,7 +281,6 @@ def unlike(spec: Spec, model: nn.Module) -> tuple[str, ...]:
 def not_run(oracle: str, dtype: str, failures: tuple[str, ...], seconds: float) -> ParityReport:
     """The report on an artefact whose sizes are not the original's."""
     return ParityReport(
-        passed=False,
         oracle=oracle,
         dtype=dtype,
         comparisons=(),
@@ -289,6 +314,7 @@ def judge(
     embedding_equal: bool,
     head_equal: bool,
     merge_error: float | None = None,
+    shaking: Shaking | None = None,
 ) -> tuple[str, ...]:
     """Why the artefact is not equal to the original, one sentence a reason; empty if it is."""
     failures = []
@@ -308,19 +334,8 @@ def judge(
         failures.append(
             f"{MERGE_DIFFERS}: float64 relative error {merge_error:.2e} > {FP64_BOUND:.0e}."
         )
+    if shaking is not None and not shaking.error <= FP64_BOUND:
+        failures.append(
+            f"{SHAKEN_DIFFERS}: float64 relative error {shaking.error:.2e} > {FP64_BOUND:.0e}."
+        )
     return tuple(failures)
-
-
-def first_divergence(original: Decoder, exact: nn.Module, batches: Sequence[Inputs]) -> str:
-    """Where the artefact's residual stream first leaves the original's, in float64."""
-    for batch in batches:
-        with Float64Everywhere():
-            streams = loading.residual_stream(exact, original.spec.n_layer, batch.ids)
-        if not streams:
-            return UNPLACED
-        sources = decoder.hidden_states(original, batch.ids, torch.float64)
-        # The oracle's last state is behind the final norm; the streams end before it.
-        for i, (ours, theirs) in enumerate(zip(streams, sources, strict=False)):
-            if not distance(ours, theirs) <= FP64_BOUND * theirs.abs().max().item():
-                return "embedding and positions" if i == 0 else f"layer {i - 1}"
-    return "final norm or head"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 SCHEMA = 1
 EMBEDDING_DIFFERS = "The embedding's rows differ from the original's."
 HEAD_DIFFERS = "The head's rows differ from the original's."
+SHAKEN_DIFFERS = "On shaken weights the artefact is not equal"
 MERGE_DIFFERS = "The merged adapters do not compute what the adapters beside the weights compute"
 
 
@@ -25,6 +26,9 @@ class Comparison:
         fp32_error: max |artefact - original| in float32.
         fp32_noise: max |original in float32 - original in float64|.
         top1: share of positions whose most likely token agrees in float32; shown, not judged.
+        cosine: of all float32 logits as one vector; shown, not judged.
+        kl: mean divergence of the artefact's distribution from the original's in float32, nats;
+            shown, not judged.
     """
 
     name: str
@@ -35,6 +39,41 @@ class Comparison:
     fp32_error: float
     fp32_noise: float
     top1: float
+    cosine: float = math.nan
+    kl: float = math.nan
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Artefact against original behind one layer, the worst over all batches.
+
+    Attributes:
+        name: of the place.
+        fp64_error: max |artefact - original| of the residual stream in float64, relative to the
+            largest value of the original's.
+        fp32_error: max |artefact - original| in float32.
+        fp32_noise: max |original in float32 - original in float64|.
+    """
+
+    name: str
+    fp64_error: float
+    fp32_error: float
+    fp32_noise: float
+
+
+@dataclass(frozen=True)
+class Control:
+    """What became of a fault that was planted in the artefact.
+
+    Attributes:
+        name: of the fault.
+        outcome: the gate caught it, or missed it; or it cannot occur in this model.
+        error: relative error in float64 where it first shows; None where it cannot occur.
+    """
+
+    name: str
+    outcome: Literal["caught", "missed", "cannot occur"]
+    error: float | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +81,6 @@ class ParityReport:
     """The gate's verdict and everything it rests on.
 
     Attributes:
-        passed: the artefact computes what the original computes.
         oracle: what stood for the original in ``comparisons``; with adapters, the merged weights.
         dtype: dtype of the artefact's weights; the original was run with the same rounding.
         comparisons: one a batch; none where the sizes differ, since nothing was run.
@@ -59,9 +97,12 @@ class ParityReport:
         forward_seconds: of these, inside the forward passes that it cannot avoid.
         merge_error: max |merged - unmerged original| in float64, weights not rounded, relative to
             the largest logit; None without adapters and where nothing was run.
+        layers: the comparison behind every layer; empty where the class shows none, or nothing ran.
+        shaken_error: largest relative error in float64 on shaken weights; None where the way from
+            the checkpoint's tensors to the artefact's is not known.
+        controls: what became of every fault that was planted; empty without ``shaken_error``.
     """
 
-    passed: bool
     oracle: str
     dtype: str
     comparisons: tuple[Comparison, ...]
@@ -75,6 +116,26 @@ class ParityReport:
     seconds: float
     forward_seconds: float
     merge_error: float | None = None
+    layers: tuple[Layer, ...] = ()
+    shaken_error: float | None = None
+    controls: tuple[Control, ...] = ()
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """The planted faults that the gate did not catch: it proves nothing then."""
+        return tuple(control.name for control in self.controls if control.outcome == "missed")
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "invalid"]:
+        """Equal; not equal; or the gate would not have caught a fault."""
+        if self.failures:
+            return "failed"
+        return "invalid" if self.missed else "passed"
+
+    @property
+    def passed(self) -> bool:
+        """The artefact computes what the original computes, and the gate would know if not."""
+        return self.verdict == "passed"
 
     @property
     def fp64_error(self) -> float:
@@ -99,6 +160,9 @@ class ParityReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; ``schema`` numbers the layout. What is not finite becomes null."""
         derived = {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "missed": list(self.missed),
             "fp64_error": self.fp64_error,
             "fp32_error": self.fp32_error,
             "fp32_noise": self.fp32_noise,
