@@ -103,6 +103,11 @@ def compare(
 
 def relative_error(vocab_size: int, ours: Run, theirs: Run) -> float:
     """max |ours - theirs| over all logits, relative to the largest of ``theirs``."""
+    return relative(*absolute_error(vocab_size, ours, theirs))
+
+
+def absolute_error(vocab_size: int, ours: Run, theirs: Run) -> tuple[float, float]:
+    """max |ours - theirs| over all logits, and the largest of ``theirs``."""
     error = largest = 0.0
     for ids in pieces(vocab_size, theirs):
         a, b = ours.columns(ids), theirs.columns(ids)
@@ -110,7 +115,7 @@ def relative_error(vocab_size: int, ours: Run, theirs: Run) -> float:
             logits = b(rows)
             largest = max(largest, _largest(logits))
             error = max(error, distance(a(rows), logits))
-    return relative(error, largest)
+    return error, largest
 
 
 def pieces(vocab_size: int, run: Run) -> Iterator[slice]:
@@ -231,4 +236,4 @@ def _worst(values: Tensor) -> float:
 
 def _largest(values: Tensor) -> float:
     low, high = (value.item() for value in values.aminmax())
-    return math.inf if math.isnan(low) else max(-low, high)
+    return math.inf if math.isnan(low) else max(abs(low), abs(high))

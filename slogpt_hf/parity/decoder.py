@@ -158,6 +158,8 @@ def rotary_table(spec: Spec, length: int, dtype: torch.dtype) -> Tensor:
     """Cosines and sines (2, T, d/2) of position times 1 / theta^(2j/d); empty if not rotary."""
     if spec.rope_theta is None:
         return torch.empty(0)
+    if dtype.itemsize < 4:  # the trainers keep their tables in float32
+        return rotary_table(spec, length, torch.float32).to(dtype)
     exponents = torch.arange(0, spec.head_dim, 2).to(dtype) / spec.head_dim
     angles = torch.outer(torch.arange(length).to(dtype), 1.0 / spec.rope_theta**exponents)
     return torch.stack((angles.cos(), angles.sin()))

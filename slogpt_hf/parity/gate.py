@@ -17,7 +17,8 @@ from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import decoder, loading
-from slogpt_hf.parity.comparing import Run, equal_rows, relative_error
+from slogpt_hf.parity.behaviour import Subject, behaviours, sequence_for
+from slogpt_hf.parity.comparing import Run, absolute_error, equal_rows, relative_error
 from slogpt_hf.parity.controls import ROWS, TOKENS, Shaking, shake
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
@@ -30,9 +31,11 @@ from slogpt_hf.parity.report import (
     HEAD_DIFFERS,
     MERGE_DIFFERS,
     SHAKEN_DIFFERS,
+    Behaviour,
     Comparison,
     Layer,
     ParityReport,
+    Published,
 )
 from slogpt_hf.parity.shaken import Noise, Shaken, route_to, shaken_fetch
 from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
@@ -111,7 +114,24 @@ def verify_artefact(
     head_equal = equal_rows(original.tensors[original.head_name], exact.raw(exact.head_name))
     shaking = _shaken(original, checkpoint, folder, stored, batches[0].ids, trust_remote_code)
     bound = fp32_bound(comparisons)
+    published = None
+    if dtype != "float32":
+        published = _published(original, folder, stored, batches, dtype, trust_remote_code)
+    subject = Subject(
+        folder,
+        stored,
+        exact,
+        stream_artefact(folder, torch.float64, stored, trust_remote_code, attention="eager"),
+        single,
+        original,
+        sequence_for(batches[0].ids, spec.block_size),
+        tuple(text_ids[: spec.block_size]),
+        bound / FP32_NOISE_FACTOR,
+        trust_remote_code,
+    )
     failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error, shaking)
+    acts = behaviours(subject, FP64_BOUND) if not failures else ()
+    failures += judge_more(acts, published)
     divergence = _divergence(
         original, exact, batches, layers, comparisons, embedding_equal, head_equal
     )
@@ -119,8 +139,10 @@ def verify_artefact(
         divergence = "its merged adapters"
     if divergence is None and shaking is not None and shaking.place is not None:
         divergence = f"{shaking.place}, on shaken weights"
-    if divergence is None and failures:
+    if divergence is None and any("float32 error" in failure for failure in failures):
         divergence = FLOAT32_ONLY
+    if divergence is None and failures:
+        divergence = failures[0].partition(":")[0]
     return ParityReport(
         failures=failures,
         oracle=oracle_name(checkpoint, dtype),
@@ -138,7 +160,43 @@ def verify_artefact(
         layers=worst_layers(list(layers)),
         shaken_error=shaking.error if shaking else None,
         controls=shaking.controls if shaking else (),
+        behaviours=acts,
+        published=published,
     )
+
+
+def _published(
+    original: Decoder,
+    folder: Path,
+    stored: StoredTensors,
+    batches: Sequence[Inputs],
+    dtype: str,
+    trust_remote_code: bool,
+) -> Published:
+    """Both models in the artefact's own dtype, each batch; the original's error says how far."""
+    kind = getattr(torch, dtype)
+    model = stream_artefact(folder, kind, stored, trust_remote_code)
+    head, vocabulary = original.tensors[original.head_name], original.spec.vocab_size
+    error = noise = largest = 0.0
+    for batch in batches:
+        exact, own = (
+            Run(decoder.final_state(original, batch.ids, each).flatten(0, 1), head)
+            for each in (torch.float64, kind)
+        )
+        ours = Run(model.final_state(batch.ids).flatten(0, 1), model.raw(model.head_name))
+        error = max(error, absolute_error(vocabulary, ours, own)[0])
+        off, most = absolute_error(vocabulary, own, exact)
+        noise, largest = max(noise, off), max(largest, most)
+    floor = FLOOR_ULPS * torch.finfo(kind).eps * largest
+    return Published(dtype, error, noise, FP32_NOISE_FACTOR * max(noise, floor))
+
+
+def judge_more(acts: Sequence[Behaviour], published: Published | None) -> tuple[str, ...]:
+    """Why the artefact does not behave as the original, one sentence a reason."""
+    failures = [f"{act.name}: {act.error:.2e} > {act.bound:.0e}." for act in acts if not act.passed]
+    if published is not None and not published.error <= published.bound:
+        failures.append(f"{published.dtype}: error {published.error:.2e} > {published.bound:.2e}.")
+    return tuple(failures)
 
 
 def _merge_error(checkpoint: Checkpoint, batches: Sequence[Inputs], models: Models) -> float:

@@ -77,6 +77,42 @@ class Control:
 
 
 @dataclass(frozen=True)
+class Published:
+    """The artefact in the dtype that it is published in, against the original in that dtype.
+
+    Attributes:
+        dtype: of both.
+        error: max |artefact - original|, both computing in that dtype.
+        noise: max |original in that dtype - original in float64|.
+        bound: largest error allowed: 4 x the noise.
+    """
+
+    dtype: str
+    error: float
+    noise: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """The same computed two ways.
+
+    Attributes:
+        name: what was done.
+        passed: both ways agree.
+        error: how far they are apart, in the unit of the bound.
+        bound: how far they may be.
+        note: what else was found, for people.
+    """
+
+    name: str
+    passed: bool
+    error: float
+    bound: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ParityReport:
     """The gate's verdict and everything it rests on.
 
@@ -101,6 +137,8 @@ class ParityReport:
         shaken_error: largest relative error in float64 on shaken weights; None where the way from
             the checkpoint's tensors to the artefact's is not known.
         controls: what became of every fault that was planted; empty without ``shaken_error``.
+        behaviours: caches, padding, generation and so on.
+        published: the comparison in the artefact's own dtype; None where that is float32.
     """
 
     oracle: str
@@ -119,6 +157,8 @@ class ParityReport:
     layers: tuple[Layer, ...] = ()
     shaken_error: float | None = None
     controls: tuple[Control, ...] = ()
+    behaviours: tuple[Behaviour, ...] = ()
+    published: Published | None = None
 
     @property
     def missed(self) -> tuple[str, ...]:

@@ -187,6 +187,7 @@ def stream_artefact(
     stored: Mapping[str, Tensor],
     trust_remote_code: bool = False,
     fetch: Fetch | None = None,
+    attention: str | None = None,
 ) -> Streamed:
     """The artefact in a folder as a model that fetches its weights.
 
@@ -196,6 +197,7 @@ def stream_artefact(
         stored: the artefact's tensors.
         trust_remote_code: run a modeling file that is not this package's.
         fetch: gives weights other than the stored ones.
+        attention: implementation of attention, as transformers calls it; None for its choice.
 
     Raises:
         UsageError: it needs a modeling file that is not this package's and is not trusted.
@@ -204,7 +206,7 @@ def stream_artefact(
     stored_dtype(folder)
     code = runs_code(folder, trust_remote_code)
     exact = dtype == torch.float64
-    model = _built(folder, dtype, code, exact)
+    model = _built(folder, dtype, code, exact, attention)
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied = _tied(model, names - stored.keys())
     _require_all(folder, model, names - tied.keys(), stored)
@@ -232,7 +234,9 @@ def substituted(thing: Any, name: str, value: Any) -> Iterator[None]:
         setattr(thing, name, before)
 
 
-def _built(folder: Path, dtype: torch.dtype, code: bool, exact: bool) -> nn.Module:
+def _built(
+    folder: Path, dtype: torch.dtype, code: bool, exact: bool, attention: str | None
+) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     mode: Any = Float64Everywhere() if exact else nullcontext()
@@ -243,7 +247,7 @@ def _built(folder: Path, dtype: torch.dtype, code: bool, exact: bool) -> nn.Modu
             )
             with torch.device("meta"):
                 model: nn.Module = AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, trust_remote_code=code
+                    config, dtype=dtype, trust_remote_code=code, attn_implementation=attention
                 )
             _compute_buffers(folder, model)
         except CheckpointError:
