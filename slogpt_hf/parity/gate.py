@@ -18,7 +18,7 @@ from torch import Tensor
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import decoder, loading
 from slogpt_hf.parity.behaviour import Subject, behaviours, sequence_for
-from slogpt_hf.parity.comparing import Run, absolute_error, equal_rows, relative_error
+from slogpt_hf.parity.comparing import Compared, Run, absolute_error, equal_rows, relative_error
 from slogpt_hf.parity.controls import ROWS, TOKENS, Shaking, shake
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
@@ -35,6 +35,7 @@ from slogpt_hf.parity.report import (
     Comparison,
     Layer,
     ParityReport,
+    Position,
     Published,
 )
 from slogpt_hf.parity.shaken import Noise, Shaken, route_to, shaken_fetch
@@ -46,6 +47,7 @@ FLOOR_ULPS = 2  # noise below this many float32 ulps of the largest logit is luc
 PASSES_PER_BATCH = 4
 MERGE_PASSES_PER_BATCH = 2
 PROBE_TOKENS = 8
+STRETCHES = 64
 FLOAT32_ONLY = "the rounding of float32, float64 agrees everywhere"
 UNPLACED = "a place that the artefact's class does not show"
 SIZES = {
@@ -158,6 +160,7 @@ def verify_artefact(
         forward_seconds=models.clock.seconds,
         merge_error=merge_error,
         layers=worst_layers(list(layers)),
+        positions=stretches(compared[0]),
         shaken_error=shaking.error if shaking else None,
         controls=shaking.controls if shaking else (),
         behaviours=acts,
@@ -197,6 +200,21 @@ def judge_more(acts: Sequence[Behaviour], published: Published | None) -> tuple[
     if published is not None and not published.error <= published.bound:
         failures.append(f"{published.dtype}: error {published.error:.2e} > {published.bound:.2e}.")
     return tuple(failures)
+
+
+def stretches(compared: Compared) -> tuple[Position, ...]:
+    """The positions of a comparison in at most STRETCHES pieces, the worst of each."""
+    length = len(compared.fp32_error)
+    step = math.ceil(length / STRETCHES)
+    return tuple(
+        Position(
+            start,
+            min(start + step, length) - 1,
+            compared.fp32_error[start : start + step].max().item(),
+            compared.fp32_noise[start : start + step].max().item(),
+        )
+        for start in range(0, length, step)
+    )
 
 
 def _merge_error(checkpoint: Checkpoint, batches: Sequence[Inputs], models: Models) -> float:

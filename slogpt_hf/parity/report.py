@@ -62,6 +62,23 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Position:
+    """Artefact against original at consecutive positions of the full block, in float32.
+
+    Attributes:
+        first: position, from 0.
+        last: position.
+        fp32_error: max |artefact - original| of their logits.
+        fp32_noise: max |original in float32 - original in float64|.
+    """
+
+    first: int
+    last: int
+    fp32_error: float
+    fp32_noise: float
+
+
+@dataclass(frozen=True)
 class Control:
     """What became of a fault that was planted in the artefact.
 
@@ -134,6 +151,7 @@ class ParityReport:
         merge_error: max |merged - unmerged original| in float64, weights not rounded, relative to
             the largest logit; None without adapters and where nothing was run.
         layers: the comparison behind every layer; empty where the class shows none, or nothing ran.
+        positions: the comparison along the full block, at most 64 stretches.
         shaken_error: largest relative error in float64 on shaken weights; None where the way from
             the checkpoint's tensors to the artefact's is not known.
         controls: what became of every fault that was planted; empty without ``shaken_error``.
@@ -155,6 +173,7 @@ class ParityReport:
     forward_seconds: float
     merge_error: float | None = None
     layers: tuple[Layer, ...] = ()
+    positions: tuple[Position, ...] = ()
     shaken_error: float | None = None
     controls: tuple[Control, ...] = ()
     behaviours: tuple[Behaviour, ...] = ()
