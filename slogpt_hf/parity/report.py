@@ -111,6 +111,31 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Witness:
+    """What another witness says that the original computes, against both models.
+
+    Attributes:
+        name: recorded logits, or file and class of the training repository.
+        agrees: with the artefact, and with the built-in model.
+        error: max |artefact - witness| of the logits in float32.
+        built_in_error: max |built-in model - witness| in float32.
+        bound: largest error allowed: 4 x the built-in model's own noise on these ids.
+        fp64_error: the worse of both in float64, relative; None if the witness has no float64.
+        batch: rows that were run.
+        length: tokens of a row.
+    """
+
+    name: str
+    agrees: bool
+    error: float
+    built_in_error: float
+    bound: float
+    fp64_error: float | None
+    batch: int
+    length: int
+
+
+@dataclass(frozen=True)
 class Behaviour:
     """The same computed two ways.
 
@@ -156,6 +181,7 @@ class ParityReport:
             the checkpoint's tensors to the artefact's is not known.
         controls: what became of every fault that was planted; empty without ``shaken_error``.
         behaviours: caches, padding, generation and so on.
+        witnesses: other oracles that were asked.
         published: the comparison in the artefact's own dtype; None where that is float32.
     """
 
@@ -177,6 +203,7 @@ class ParityReport:
     shaken_error: float | None = None
     controls: tuple[Control, ...] = ()
     behaviours: tuple[Behaviour, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
     published: Published | None = None
 
     @property
