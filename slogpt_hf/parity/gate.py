@@ -24,14 +24,20 @@ from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
 from slogpt_hf.parity.faults import Patient
 from slogpt_hf.parity.inputs import Inputs, inputs_for
+from slogpt_hf.parity.judging import (
+    FP32_NOISE_FACTOR,
+    FP64_BOUND,
+    fp32_bound,
+    judge,
+    judge_further,
+    merges,
+    noise_bound,
+)
 from slogpt_hf.parity.lockstep import ENTRY, EXIT, Models, first_part, in_lockstep, worst_layers
 from slogpt_hf.parity.merging import Merged
+from slogpt_hf.parity.oracles import Testimony, recorded_beside, witnesses
+from slogpt_hf.parity.reference import ask_reference
 from slogpt_hf.parity.report import (
-    EMBEDDING_DIFFERS,
-    HEAD_DIFFERS,
-    MERGE_DIFFERS,
-    SHAKEN_DIFFERS,
-    Behaviour,
     Comparison,
     Layer,
     ParityReport,
@@ -41,9 +47,6 @@ from slogpt_hf.parity.report import (
 from slogpt_hf.parity.shaken import Noise, Shaken, route_to, shaken_fetch
 from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
 
-FP64_BOUND = 1e-10
-FP32_NOISE_FACTOR = 4
-FLOOR_ULPS = 2  # noise below this many float32 ulps of the largest logit is luck
 PASSES_PER_BATCH = 4
 MERGE_PASSES_PER_BATCH = 2
 PROBE_TOKENS = 8
@@ -73,6 +76,7 @@ def verify_artefact(
     folder: Path,
     *,
     text_ids: Sequence[int] = (),
+    reference: str | None = None,
     trust_remote_code: bool = False,
     advance: Callable[[int], None] = lambda passes: None,
 ) -> ParityReport:
@@ -82,6 +86,7 @@ def verify_artefact(
         checkpoint: the original.
         folder: the artefact, as ``from_pretrained`` loads it.
         text_ids: token ids of real text to run as well.
+        reference: ``path/model.py:Class`` of the training repository, to be asked as well.
         trust_remote_code: run a modeling file that is not the one of this package.
         advance: told the forward passes done since its last call; ``n_passes`` is their number.
 
@@ -133,7 +138,9 @@ def verify_artefact(
     )
     failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error, shaking)
     acts = behaviours(subject, FP64_BOUND) if not failures else ()
-    failures += judge_more(acts, published)
+    said = _testimonies(checkpoint, reference, subject.ids)
+    heard = tuple(witnesses(said, original, exact, single))
+    failures += judge_further(acts, published, heard)
     divergence = _divergence(
         original, exact, batches, layers, comparisons, embedding_equal, head_equal
     )
@@ -164,6 +171,7 @@ def verify_artefact(
         shaken_error=shaking.error if shaking else None,
         controls=shaking.controls if shaking else (),
         behaviours=acts,
+        witnesses=heard,
         published=published,
     )
 
@@ -190,16 +198,14 @@ def _published(
         error = max(error, absolute_error(vocabulary, ours, own)[0])
         off, most = absolute_error(vocabulary, own, exact)
         noise, largest = max(noise, off), max(largest, most)
-    floor = FLOOR_ULPS * torch.finfo(kind).eps * largest
-    return Published(dtype, error, noise, FP32_NOISE_FACTOR * max(noise, floor))
+    return Published(dtype, error, noise, noise_bound(noise, largest, kind))
 
 
-def judge_more(acts: Sequence[Behaviour], published: Published | None) -> tuple[str, ...]:
-    """Why the artefact does not behave as the original, one sentence a reason."""
-    failures = [f"{act.name}: {act.error:.2e} > {act.bound:.0e}." for act in acts if not act.passed]
-    if published is not None and not published.error <= published.bound:
-        failures.append(f"{published.dtype}: error {published.error:.2e} > {published.bound:.2e}.")
-    return tuple(failures)
+def _testimonies(checkpoint: Checkpoint, reference: str | None, ids: Tensor) -> Iterator[Testimony]:
+    if reference is not None:
+        yield ask_reference(checkpoint, reference, ids)
+    if (recorded := recorded_beside(checkpoint)) is not None:
+        yield recorded
 
 
 def stretches(compared: Compared) -> tuple[Position, ...]:
@@ -370,48 +376,3 @@ def not_run(oracle: str, dtype: str, failures: tuple[str, ...], seconds: float) 
         seconds=seconds,
         forward_seconds=0.0,
     )
-
-
-def fp32_bound(comparisons: Sequence[Comparison]) -> float:
-    """4 x the original's rounding noise over all batches, with a floor of a few ulps."""
-    noise = max(c.fp32_noise for c in comparisons)
-    ulp = torch.finfo(torch.float32).eps * max(c.max_logit for c in comparisons)
-    return FP32_NOISE_FACTOR * max(noise, FLOOR_ULPS * ulp)
-
-
-def merges(merge_error: float | None) -> bool:
-    """Whether merged adapters compute what the original computes; NaN is not."""
-    return merge_error is None or merge_error <= FP64_BOUND
-
-
-def judge(
-    comparisons: Sequence[Comparison],
-    bound: float,
-    embedding_equal: bool,
-    head_equal: bool,
-    merge_error: float | None = None,
-    shaking: Shaking | None = None,
-) -> tuple[str, ...]:
-    """Why the artefact is not equal to the original, one sentence a reason; empty if it is."""
-    failures = []
-    for c in comparisons:
-        # Written so that a NaN fails.
-        if not c.fp64_error <= FP64_BOUND:
-            failures.append(
-                f"{c.name}: float64 relative error {c.fp64_error:.2e} > {FP64_BOUND:.0e}."
-            )
-        if not c.fp32_error <= bound:
-            failures.append(f"{c.name}: float32 error {c.fp32_error:.2e} > {bound:.2e}.")
-    if not embedding_equal:
-        failures.append(EMBEDDING_DIFFERS)
-    if not head_equal:
-        failures.append(HEAD_DIFFERS)
-    if not merges(merge_error):
-        failures.append(
-            f"{MERGE_DIFFERS}: float64 relative error {merge_error:.2e} > {FP64_BOUND:.0e}."
-        )
-    if shaking is not None and not shaking.error <= FP64_BOUND:
-        failures.append(
-            f"{SHAKEN_DIFFERS}: float64 relative error {shaking.error:.2e} > {FP64_BOUND:.0e}."
-        )
-    return tuple(failures)

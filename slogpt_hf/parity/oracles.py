@@ -18,13 +18,12 @@ from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.parity import decoder
 from slogpt_hf.parity.comparing import deviation, distance
 from slogpt_hf.parity.decoder import Decoder
+from slogpt_hf.parity.judging import FP64_BOUND, noise_bound
 from slogpt_hf.parity.report import Witness
 from slogpt_hf.parity.streamed import Streamed
 from slogpt_hf.recorded import IDS, LOGITS, RECORDED
 
 MOST_LOGITS = 1 << 27  # of a recording: 512 MiB in float32
-FACTOR = 4
-FLOOR_ULPS = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _read(path: Path, checkpoint: Checkpoint) -> Testimony:
 
 
 def witnesses(
-    said: Iterator[Testimony], original: Decoder, exact: Streamed, single: Streamed, bound: float
+    said: Iterator[Testimony], original: Decoder, exact: Streamed, single: Streamed
 ) -> Iterator[Witness]:
     """Hold the artefact and the built-in model against what other witnesses say.
 
@@ -96,7 +95,6 @@ def witnesses(
         original: the built-in model.
         exact: the artefact in float64.
         single: the artefact in float32.
-        bound: largest relative error in float64.
     """
     for each in said:
         sources = [
@@ -104,8 +102,7 @@ def witnesses(
         ]
         ours = _head(single, each.ids)
         noise = distance(sources[0], sources[1].double())
-        ulp = torch.finfo(torch.float32).eps * sources[0].abs().max().item()
-        allowed = FACTOR * max(noise, FLOOR_ULPS * ulp)
+        allowed = noise_bound(noise, sources[0].abs().max().item(), torch.float32)
         errors = {
             "artefact": distance(ours, each.logits),
             "built-in model": distance(sources[1], each.logits),
@@ -116,7 +113,7 @@ def witnesses(
                 deviation(_head(exact, each.ids), each.exact), deviation(sources[0], each.exact)
             )
         agrees = all(error <= allowed for error in errors.values())
-        agrees = agrees and (relative is None or relative <= bound)
+        agrees = agrees and (relative is None or relative <= FP64_BOUND)
         yield Witness(
             each.name,
             agrees,
