@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from slogpt_hf.errors import HubError, SloGPTError, TagConflictError, UsageError, first_line
-from slogpt_hf.files import absolute, stamp_of
+from slogpt_hf.files import absolute, sha256_of, stamp_of
 from slogpt_hf.planning import Decision, Plan, best_of, plan_releases
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.redaction import without_secrets
@@ -28,6 +27,7 @@ from slogpt_hf.watch import Candidate
 from slogpt_hf.watch.event import Event
 from slogpt_hf.watch.fetching import Fetched, fetch
 from slogpt_hf.watch.memory import Memory, Verdict, load_memory, save_memory
+from slogpt_hf.watch.stores import forget, learn, object_id
 
 INTERVAL = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(s|m|h|d)?", re.ASCII)
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -38,7 +38,9 @@ QUIET_SECONDS = 2.0  # that a file on disk is left alone before it is taken
 MOST_REASON = 500  # characters
 # Exit codes of what another try would only repeat: unreadable, not equal, gate invalid.
 FINAL = frozenset({3, 4, 5})
-STAYS = "is still being written"
+STAYS = "is still being written; the next look takes it."
+WAITS = "waits for the one before it, which cannot be fetched."
+NOTHING = ""  # key of the line that says so
 
 
 def released_as(path: Path, settings: Settings, progress: Progress, candidate: Candidate) -> str:
@@ -69,7 +71,8 @@ class Shutdown:
 
     Idle, looking or downloading, it ends at once. A release under way is finished first: its proof
     may have taken long, and a supervisor that cannot wait kills, which does no harm either. The
-    second signal gives the release up.
+    second signal gives the release up. What a signal raised may be lost where it came (in a
+    finaliser, or behind a library that catches everything), so that ``check`` counts too.
     """
 
     busy: bool = False
@@ -87,12 +90,15 @@ class Shutdown:
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
-        """A block that the first signal does not interrupt; what follows it does not begin."""
+        """A block that the first signal does not interrupt; ``check`` ends what follows it."""
         self.busy = True
         try:
             yield
         finally:
             self.busy = False
+
+    def check(self) -> None:
+        """Raise Stopped if a signal came."""
         if self.requested:
             raise Stopped
 
@@ -113,7 +119,7 @@ class Stopped(BaseException):
 
 @dataclass
 class _Watch:
-    """One call of ``watch``: what it was told, and what it remembers."""
+    """One call of ``watch``: what it was told, what it remembers, and the last line of each."""
 
     sources: Sequence[str]
     settings: Settings
@@ -133,7 +139,9 @@ class _Watch:
 
     def tell_of(self, key: str, text: str) -> None:
         """One line about something, unless the last one about it said the same."""
-        if self.said.get(key) != text:
+        before = self.said.get(key, "")
+        # The plan says less about a release than the line of the release itself.
+        if text != before and not before.startswith(f"{text} ("):
             self.said[key] = text
             self.tell(text)
 
@@ -161,7 +169,7 @@ def watch(
         settings: where to and how; ``repo_id`` is needed.
         interval: seconds from the end of a look to the next; None to look once.
         state: file that remembers what need not be tried again; it may be lost at any time.
-        event: of the CI at hand.
+        event: of the CI at hand; nothing is published for a pull request.
         progress: told of every decision, once.
         steps: what a look does.
 
@@ -171,8 +179,11 @@ def watch(
 
     Raises:
         UsageError: a source or setting cannot be meant, as far as the first look tells.
-        SloGPTError: of one look, what kept it from looking.
+        SloGPTError: of one look, what kept it from looking; what became of the worst checkpoint
+            where ``progress`` is quiet.
     """
+    if settings.repo_id is None:
+        raise UsageError("No repository is named.", hint="Pass --repo-id NAMESPACE/NAME.")
     if settings.token_file == "-":
         raise UsageError(
             "standard input: is read once, and watching needs the token again and again.",
@@ -181,8 +192,12 @@ def watch(
     anchored, steps, shutdown = _anchored(settings), steps or Steps(), Shutdown()
     this = _Watch(sources, anchored, state, event, progress, steps, shutdown, Memory())
     this.memory = load_memory(state, this.tell)
+    learn(this.memory.digests)
     if interval is None:
-        return max(_look(this), default=0)
+        worst = max(_look(this), key=lambda error: error.exit_code, default=None)
+        if worst is not None and progress.quiet:
+            raise worst
+        return worst.exit_code if worst else 0
     try:
         with shutdown.installed():
             _look_forever(this, interval)
@@ -225,29 +240,30 @@ def wait_after(failures: int, interval: float, chance: float) -> float:
 
 def _look_forever(this: _Watch, interval: float) -> None:
     failures, first = 0, True
-    this.tell(f"watching {' '.join(this.sources)} for {this.settings.repo_id}.")
+    this.tell(f"watching for {this.settings.repo_id}, every {_spoken(interval)}.")
     while True:
         problem = ""
         try:
-            codes = _look(this, this.progress if first else SILENT)
-            if any(codes):
+            if _look(this, this.progress if first else SILENT):
                 problem = "not everything could be released"
         except UsageError as error:
             if first:
                 raise  # what cannot be meant will not be meant later
             problem = str(error)
-        except SloGPTError as error:
+        except (SloGPTError, OSError) as error:
             problem = str(error)
         first = False
         failures = failures + 1 if problem else 0
         seconds = wait_after(failures, interval, this.steps.random()) if problem else interval
         if problem:
             this.tell(f"{problem.rstrip('.')}; looking again in {_spoken(seconds)}.")
+        this.shutdown.check()
         this.steps.sleep(seconds)
+        this.shutdown.check()
 
 
-def _look(this: _Watch, progress: Progress | None = None) -> list[int]:
-    """One look: exit codes of the checkpoints that may succeed another time, or were refused now.
+def _look(this: _Watch, progress: Progress | None = None) -> list[SloGPTError]:
+    """One look; what became of the checkpoints that were refused now, or may do another time.
 
     Raises:
         SloGPTError: what kept it from looking, or the hub's refusal, behind which nothing is
@@ -255,49 +271,84 @@ def _look(this: _Watch, progress: Progress | None = None) -> list[int]:
     """
     steps, settings = this.steps, this.settings
     plan = steps.plan(this.sources, settings, this.event, progress or this.progress)
-    said, this.said = this.said, {}
-    this.said = {key: said[key] for key in _keys(plan) & said.keys()}
+    keys = set(map(_key, plan.decisions)) or {NOTHING}
+    this.said = {key: text for key, text in this.said.items() if key in keys}
     if not plan.decisions:
-        this.tell_of("", "no checkpoints were found.")
+        this.tell_of(NOTHING, "no checkpoints were found.")
     for decision in plan.decisions:
         if not decision.wanted:
             _tell_of(this, decision, decision.reason)
+        elif this.event and this.event.is_pull_request:
+            _tell_of(this, decision, f"{decision.reason}; a pull request publishes nothing.")
+    if this.event and this.event.is_pull_request:
+        return []
     wanted = [decision for decision in plan.wanted if _is_to_be_tried(this, decision)]
     with tempfile.TemporaryDirectory(prefix="slogpt-hf-watch-") as temporary:
-        folder = Path(temporary)
         if settings.which == "best":
-            return _release_best(this, wanted, folder)
-        return [_release(this, decision, folder) for decision in wanted]
+            return _release_best(this, wanted, Path(temporary))
+        return _release_each(this, wanted, Path(temporary))
 
 
-def _release(this: _Watch, decision: Decision, folder: Path) -> int:
-    try:
+def _release_each(this: _Watch, wanted: Sequence[Decision], folder: Path) -> list[SloGPTError]:
+    errors: list[SloGPTError] = []
+    waiting: set[tuple[str, str | None]] = set()
+    for decision in wanted:
+        this.shutdown.check()
+        line = (decision.candidate.kind, decision.candidate.provenance.branch)
+        if line in waiting:
+            _tell_of(this, decision, WAITS)
+            continue
+        try:
+            found = _fetched(this, decision, folder)
+            error = _published(this, decision, found) if isinstance(found, Fetched) else found
+        finally:
+            shutil.rmtree(folder / decision.key, ignore_errors=True)
+        if error is not None:
+            errors.append(error)
+        if error is not None and error is found and isinstance(error, HubError):
+            waiting.add(line)  # who cannot be reached now must not be released as the latest later
+    return errors
+
+
+def _release_best(this: _Watch, wanted: Sequence[Decision], folder: Path) -> list[SloGPTError]:
+    fetched: dict[str, tuple[Decision, Fetched]] = {}
+    errors: list[SloGPTError] = []
+    for decision in wanted:
+        this.shutdown.check()
         found = _fetched(this, decision, folder)
-        return _publish(this, decision, found) if found else 0
-    finally:
-        shutil.rmtree(folder / decision.key, ignore_errors=True)
-
-
-def _release_best(this: _Watch, wanted: Sequence[Decision], folder: Path) -> list[int]:
-    found = {each.key: (each, _fetched(this, each, folder)) for each in wanted}
-    fetched = {key: result for key, (_, result) in found.items() if result}
-    best = this.steps.best_of(tuple(fetched.items()), this.settings)
+        if isinstance(found, Fetched):
+            fetched[decision.key] = decision, found
+        elif found is not None:
+            errors.append(found)
+    if errors:
+        return errors  # the best may be among those that could not be fetched
+    best = this.steps.best_of([(key, found) for key, (_, found) in fetched.items()], this.settings)
     if best is None:
         return []
-    code = _publish(this, found[best][0], fetched[best])
-    for key, result in fetched.items():
-        if key != best and code == 0:
-            reason = f"not the best, which is {found[best][0].candidate.name}"
-            _settle(this, found[key][0], result.sha256, reason)
-    return [code]
+    decision, found = fetched.pop(best)
+    if (error := _published(this, decision, found)) is not None:
+        return [error]
+    for other, found in fetched.values():
+        _settle(this, other, found.sha256, f"not the best, which is {_shown(decision.candidate)}")
+    return []
 
 
-def _fetched(this: _Watch, decision: Decision, folder: Path) -> Fetched | None:
-    """The checkpoint on disk; None if it is not to be released after all."""
+def _fetched(this: _Watch, decision: Decision, folder: Path) -> Fetched | SloGPTError | None:
+    """The checkpoint on disk, or what kept it; None if it is not to be released after all."""
     candidate, settings = decision.candidate, this.settings
-    found = this.steps.fetch(candidate, folder / decision.key, settings, this.progress)
-    if (identity := _object_identity(candidate)) and this.memory.digests.get(identity) is None:
-        this.memory.digests[identity] = found.sha256
+    identity = object_id(candidate.provenance.url, candidate.provenance.etag)
+    try:
+        found = this.steps.fetch(candidate, folder / decision.key, settings, this.progress)
+    except SloGPTError as error:
+        if identity and this.memory.digests.pop(identity, None):  # it may be what was wrong
+            forget(identity)
+            this.remember()
+        _tell_of(this, decision, str(error))
+        return error
+    if identity and identity not in this.memory.digests:
+        own = sha256_of(found.path) if settings.base else found.sha256
+        this.memory.digests[identity] = own
+        learn({identity: own})
         this.remember()
     if verdict := this.memory.verdict(_identity(this, candidate, found.sha256)):
         _tell_of(this, decision, verdict.reason)
@@ -305,38 +356,41 @@ def _fetched(this: _Watch, decision: Decision, folder: Path) -> Fetched | None:
     return found
 
 
-def _publish(this: _Watch, decision: Decision, found: Fetched) -> int:
-    """Convert, prove and publish one checkpoint; its exit code.
+def _published(this: _Watch, decision: Decision, found: Fetched) -> SloGPTError | None:
+    """Convert, prove and publish one checkpoint; why it was refused, None if it was not.
 
     Raises:
         HubError: the hub refused, or could not be reached.
     """
-    this.tell(f"{decision.candidate.name}: {decision.reason}; converting and proving it.")
-    try:
-        # Datasets, tokenizers and bases are those of the checkpoint's own commit.
-        with this.shutdown.finishing(), chdir(found.root):
-            said = this.steps.release(found.shown, this.settings, this.progress, decision.candidate)
-            _settle(this, decision, found.sha256, said)
-    except SloGPTError as error:
-        if isinstance(error, HubError) and not isinstance(error, TagConflictError):
-            raise
-        reason = f"refused (exit code {error.exit_code}): {error}"
-        if error.exit_code in FINAL:
-            _settle(this, decision, found.sha256, reason)
-        else:
-            _tell_of(this, decision, reason)
-        return error.exit_code
-    return 0
+    candidate = decision.candidate
+    if _key(decision) not in this.said:
+        this.tell(f"{_shown(candidate)}: {decision.reason}; converting and proving it.")
+    with this.shutdown.finishing():
+        try:
+            # Datasets, tokenizers and bases are those of the checkpoint's own commit.
+            with chdir(found.root):
+                said = this.steps.release(found.shown, this.settings, this.progress, candidate)
+        except SloGPTError as error:
+            if isinstance(error, HubError) and not isinstance(error, TagConflictError):
+                raise
+            reason = f"refused (exit code {error.exit_code}): {error}"
+            if error.exit_code in FINAL:
+                _settle(this, decision, found.sha256, reason)
+            else:
+                _tell_of(this, decision, reason)
+            return error
+        _tell_of(this, decision, said)
+    return None
 
 
 def _is_to_be_tried(this: _Watch, decision: Decision) -> bool:
     candidate = decision.candidate
-    digest = candidate.sha256 or this.memory.digests.get(_object_identity(candidate) or "")
-    if digest and (verdict := this.memory.verdict(_identity(this, candidate, digest))):
+    identity = _identity(this, candidate, candidate.sha256) if candidate.sha256 else ""
+    if verdict := this.memory.verdict(identity):
         _tell_of(this, decision, verdict.reason)
         return False
     if candidate.kind == "file" and not _is_quiet(candidate, this.steps):
-        _tell_of(this, decision, f"{STAYS}; the next look takes it.")
+        _tell_of(this, decision, STAYS)
         return False
     return True
 
@@ -364,38 +418,26 @@ def _settle(this: _Watch, decision: Decision, digest: str, reason: str) -> None:
 
 
 def _tell_of(this: _Watch, decision: Decision, reason: str) -> None:
-    found = decision.candidate
-    where = f" on {found.provenance.branch}" if found.provenance.branch else ""
-    this.tell_of(_key(decision), f"{found.name}{where}: {reason}")
+    this.tell_of(_key(decision), f"{_shown(decision.candidate)}: {reason}")
+
+
+def _shown(candidate: Candidate) -> str:
+    branch = candidate.provenance.branch
+    return f"{candidate.name} on {branch}" if branch else candidate.name
 
 
 def _key(decision: Decision) -> str:
-    found = decision.candidate
-    return f"{found.place} {found.name} {found.provenance.branch} {decision.key}"
-
-
-def _keys(plan: Plan) -> set[str]:
-    return (
-        {"", *map(_key, plan.decisions)} if not plan.decisions else set(map(_key, plan.decisions))
-    )
+    """What a line is about. A file on disk is another one when its content is."""
+    found, source = decision.candidate, decision.candidate.provenance
+    content = found.sha256 if found.kind == "file" else source.etag
+    return json.dumps([found.place, found.name, source.branch, source.commit, content])
 
 
 def _identity(this: _Watch, candidate: Candidate, digest: str) -> str:
     """What a verdict is about: content, commit (which has the vocabulary) and settings."""
     commit = candidate.provenance.commit if candidate.kind == "git" else None
-    return _hashed([digest, commit, asdict(this.settings)])
-
-
-def _object_identity(candidate: Candidate) -> str | None:
-    """What stands for the content of an object that has no digest."""
-    found = candidate.provenance
-    if candidate.kind != "store" or found.etag is None:
-        return None
-    return _hashed([found.url, found.etag])
-
-
-def _hashed(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    content = json.dumps([digest, commit, asdict(this.settings)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _anchored(settings: Settings) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from slogpt_hf.version import __version__
 SCHEMA = 1
 MOST_ENTRIES = 10_000  # of a kind; the oldest are forgotten
 MOST_BYTES = 32_000_000
+SHA256 = re.compile(r"[0-9a-f]{64}")
 Tell = Callable[[str], None]
 
 
@@ -54,10 +56,9 @@ def load_memory(path: Path | None, tell: Tell) -> Memory:
     if path is None:
         return Memory()
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError("it is too large")
-        content = json.loads(path.read_text("utf-8"))
-        return _memory(content)
+        if path.stat().st_size > MOST_BYTES or not path.is_file():
+            raise ValueError("it is too large, or no file")
+        return _memory(json.loads(path.read_text("utf-8")))
     except FileNotFoundError:
         return Memory()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
@@ -90,6 +91,8 @@ def _memory(content: Mapping[str, Any]) -> Memory:
     texts += [verdict.tool for verdict in verdicts.values()]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("it holds something else")
+    if not all(map(SHA256.fullmatch, digests.values())):
+        raise ValueError("it holds what is no SHA-256")
     return Memory(verdicts, digests)
 
 

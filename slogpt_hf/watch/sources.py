@@ -68,7 +68,8 @@ def find_candidates(
         if is_store(source):
             from slogpt_hf.watch.stores import store_candidates
 
-            objects = store_candidates([source], entries)
+            # A ledger's digest is that of adapter and base, not of the object alone.
+            objects = store_candidates([source], () if settings.base else entries)
             found += [_with_base(each, settings.base_path) for each in objects]
         elif (folder := _repository(source, progress)) is not None:
             own = None if is_git_url(source) else event
@@ -132,7 +133,7 @@ def cloned(url: str, progress: Progress = SILENT) -> Path:
     if not (folder / "HEAD").exists():
         git_bytes(folder, "init", "--quiet", "--bare")
         git_bytes(folder, "config", "remote.origin.url", clean)
-    access = [*credentials_in(real), *token_access(clean)]
+    access = credentials_in(real) or token_access(clean)  # git would send both
     env = {"GIT_ALLOW_PROTOCOL": CLONE_PROTOCOLS}
     try:
         fetch = ("fetch", "--quiet", "--prune", "--no-auto-maintenance", "origin", *EVERYTHING)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,11 +18,9 @@ from urllib.parse import unquote, urlsplit
 from slogpt_hf.errors import CheckpointError, HubError, SloGPTError, UsageError, first_line
 from slogpt_hf.files import DISK_ERRORS
 from slogpt_hf.progress import SILENT, Progress
-from slogpt_hf.redaction import register_secret, without_secrets
+from slogpt_hf.redaction import REMOVED, register_secret, without_secrets
 from slogpt_hf.watch import web
 from slogpt_hf.watch.candidate import Candidate
-from slogpt_hf.watch.files import digests_on_disk
-from slogpt_hf.watch.git import combined
 from slogpt_hf.watch.patterns import compiled, fixed_folder, is_glob
 from slogpt_hf.watch.provenance import Provenance
 
@@ -52,6 +52,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 # Place of a candidate to its URL as it was given, where that holds a secret: plans are printed and
 # written, and what fetches a candidate gets nothing but the candidate.
 _entrusted: dict[str, str] = {}
+# Id of an object to its SHA-256, of what was downloaded before.
+_learned: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -67,27 +69,43 @@ class _Object:
 
 
 def store_candidates(
-    urls: Sequence[str], known: Sequence[Mapping[str, Any]], base: Path | None = None
+    urls: Sequence[str], known: Sequence[Mapping[str, Any]]
 ) -> tuple[Candidate, ...]:
     """Checkpoints in object stores, the oldest first. Nothing of them is downloaded.
 
     The digest of an object is that of the release in ``known`` that came from the same URL with the
-    same etag, or else what the store itself tells: the Hub of LFS files, S3 of objects that were
-    uploaded in one piece with a SHA-256.
+    same etag, or what was learned of that, or else what the store itself tells: the Hub of LFS
+    files, S3 of objects that were uploaded in one piece with a SHA-256.
 
     Args:
         urls: of objects, or with a glob in the path; ``https://`` takes no globs.
         known: entries of the hub's ledger.
-        base: what adapter checkpoints adapt; their digest is that of both.
 
     Raises:
         UsageError: a URL cannot be meant, names nothing, or its extra is not installed.
         HubError: a store refused or could not be reached.
     """
-    released = _released(known) if base is None else {}
+    released = _released(known)
     found = {each.place: each for url in urls for each in _objects(url)}
-    candidates = [_candidate(each, released, base) for each in found.values()]
+    candidates = [_candidate(each, released) for each in found.values()]
     return tuple(sorted(candidates, key=lambda each: (each.time or 0, each.name)))
+
+
+def object_id(url: str | None, etag: str | None) -> str | None:
+    """What stands for the content of an object; None where nothing does."""
+    if url is None or etag is None:
+        return None
+    return hashlib.sha256(json.dumps([url, etag]).encode()).hexdigest()
+
+
+def learn(digests: Mapping[str, str]) -> None:
+    """Have candidates know the SHA-256 of objects that were downloaded before, by their ids."""
+    _learned.update(digests)
+
+
+def forget(identity: str) -> None:
+    """Take back what was learned of an object."""
+    _learned.pop(identity, None)
 
 
 def fetch_object(candidate: Candidate, file: Path, progress: Progress = SILENT) -> None:
@@ -103,13 +121,11 @@ def fetch_object(candidate: Candidate, file: Path, progress: Progress = SILENT) 
     url = _entrusted.get(candidate.place, candidate.place)
     work = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:
-        with (
-            readable_errors(candidate.name, _scheme(url)),
-            progress.stage("fetch", candidate.n_bytes or 0) as advance,
-        ):
-            etag = _download(url, work, advance)
-        n_bytes = work.stat().st_size
-        if candidate.n_bytes not in (None, n_bytes) or etag != candidate.provenance.etag:
+        with readable_errors(candidate.name, _scheme(url)):
+            etag = _download(url, work, candidate.n_bytes or 0, progress)
+        n_bytes, planned = work.stat().st_size, candidate.provenance.etag
+        is_other = None not in (etag, planned) and etag != planned
+        if candidate.n_bytes not in (None, n_bytes) or is_other:
             raise CheckpointError(
                 f"{candidate.name}: changed since it was planned.",
                 hint="Plan again when nothing writes to it.",
@@ -148,20 +164,15 @@ def readable_errors(name: str, scheme: str) -> Iterator[None]:
         raise HubError(f"{name}: {verb} ({said}).", hint=hint) from error
 
 
-def _candidate(
-    found: _Object, released: Mapping[tuple[str, str | None], str], base: Path | None
-) -> Candidate:
-    digest = released.get((found.name, found.etag)) or found.sha256()
-    if digest and base is not None:
-        others = digests_on_disk(base).values() if base.exists() else ()
-        digest = combined([digest, *(each.sha256 for each in others)]) if others else None
+def _candidate(found: _Object, released: Mapping[tuple[str, str | None], str]) -> Candidate:
+    learned = _learned.get(object_id(found.name, found.etag) or "")
     return Candidate(
         name=found.name,
         kind="store",
         place=found.place,
         provenance=Provenance(url=found.name, etag=found.etag),
         time=found.time,
-        sha256=digest,
+        sha256=released.get((found.name, found.etag)) or learned or found.sha256(),
         n_bytes=found.n_bytes,
     )
 
@@ -182,16 +193,20 @@ def _objects(url: str) -> Iterator[_Object]:
     if scheme in WEB:
         yield _web_object(url)
         return
+    url = f"{scheme}://{rest}"
     if scheme not in EXTRAS:
         raise UsageError(
             f"{without_secrets(url)}: {scheme}:// is no known object store.",
             hint=f"Known are {', '.join(f'{name}://' for name in (*WEB, *EXTRAS))}.",
         )
-    extra = EXTRAS[scheme]
-    if extra in ("s3", "gcs") and "@" in rest.partition("/")[0]:
+    extra, bucket = EXTRAS[scheme], rest.partition("/")[0]
+    # A secret key may hold a slash, so that no part of the URL is shown.
+    if extra in ("s3", "gcs") and ("@" in bucket or _is_user(bucket)):
         raise UsageError(
-            f"{without_secrets(url)}: has credentials in it.", hint=ACCESS_HINTS[extra or ""]
+            f"{scheme}://{REMOVED}: has credentials in it.", hint=ACCESS_HINTS[extra or ""]
         )
+    if extra is not None and is_glob(bucket):
+        raise UsageError(f"{url}: names no bucket.", hint="Write globs behind the bucket alone.")
     with readable_errors(url, scheme):
         system = _file_system(scheme)
         infos = _listed(system, url) if is_glob(rest) else {url: system.info(url)}
@@ -211,8 +226,9 @@ def _listed(system: Any, url: str) -> dict[str, Any]:
     if scheme == "hf":
         place = system.resolve_path(place).unresolve()
     start, expression = place.strip("/") + "/", compiled(glob)
+    above = f"{root.rstrip('/')}/" if root else ""
     found = {
-        f"{root.rstrip('/')}/{name.strip('/').removeprefix(start)}": info
+        above + name.strip("/").removeprefix(start): info
         for name, info in system.find(place, detail=True).items()
     }
     return {
@@ -267,22 +283,33 @@ def _place(url: str, name: str) -> str:
     return place
 
 
-def _download(url: str, file: Path, advance: Callable[[int], None]) -> str | None:
+def _download(url: str, file: Path, n_bytes: int, progress: Progress) -> str | None:
     """Write an object to ``file``; the etag of what was written."""
     scheme = _scheme(url)
     if scheme in WEB:
-        told = web.download(url, file, advance)
+        with progress.stage("fetch", n_bytes) as advance:
+            told = web.download(url, file, advance)
         return told.etag or _fallback_etag(told.n_bytes, told.time)
     system = _file_system(scheme)
+    path = system._strip_protocol(url)
+    if scheme == "hf":  # with a callback it reads block by block
+        with progress.client_stage("fetch", n_bytes):
+            system.get_file(path, str(file))
+    else:
+        with progress.stage("fetch", n_bytes) as advance:
+            system.get_file(path, str(file), callback=_counted(advance))
+    system.invalidate_cache()
+    return _etag(system.info(url))
+
+
+def _counted(advance: Callable[[int], None]) -> Any:
     from fsspec.callbacks import Callback
 
     class Counted(Callback):  # type: ignore[misc, unused-ignore]
         def relative_update(self, inc: int = 1) -> None:
             advance(inc)
 
-    system.get_file(system._strip_protocol(url), str(file), callback=Counted())
-    system.invalidate_cache()
-    return _etag(system.info(url))
+    return Counted()
 
 
 def _file_system(scheme: str) -> Any:
@@ -294,20 +321,28 @@ def _file_system(scheme: str) -> Any:
     import fsspec
 
     options: dict[str, Any] = {}
-    if scheme == "hf":
-        from huggingface_hub import get_token
-
-        # While a release is planned, the client does not look for a token by itself.
-        options = {"token": get_token(), "expand_info": True}
     try:
+        if scheme == "hf":
+            from huggingface_hub import get_token
+
+            # While a release is planned, the client does not look for a token by itself.
+            options = {"token": get_token(), "expand_info": True}
+            options["endpoint"] = os.environ.get("HF_ENDPOINT") or None
         system = fsspec.filesystem(scheme, **options)
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
+        extra = EXTRAS[scheme]
+        package = f"'slogpt-hf[{extra}]'" if extra else "--upgrade huggingface_hub fsspec"
         raise UsageError(
             f"{scheme}:// needs more than what is installed ({first_line(error)}).",
-            hint=f"Run: pip install 'slogpt-hf[{EXTRAS[scheme]}]'",
+            hint=f"Run: pip install {package}",
         ) from error
     system.invalidate_cache()
     return system
+
+
+def _is_user(bucket: str) -> bool:
+    """Whether what stands for a bucket is the start of ``USER:PASSWORD@BUCKET``."""
+    return ":" in bucket and not bucket.startswith("arn:")
 
 
 def _scheme(url: str) -> str:
