@@ -63,6 +63,14 @@ def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:
     return target
 
 
+def recorded_names(checkpoint: Path) -> tuple[str, str]:
+    """What a recording beside a checkpoint may be called, the first that is there counts.
+
+    Of ``ckpt.pt`` that is ``ckpt.parity.safetensors`` or, for the folder, ``parity.safetensors``.
+    """
+    return f"{checkpoint.stem}.{RECORDED}", RECORDED
+
+
 def _logits(model: nn.Module, ids: Tensor) -> Tensor:
     takes = inspect.signature(model.forward).parameters
     output: Any = model(ids, targets=ids) if "targets" in takes else model(ids)

@@ -151,7 +151,7 @@ def verify_artefact(
     if divergence is None and any("float32 error" in failure for failure in failures):
         divergence = FLOAT32_ONLY
     if divergence is None and failures:
-        divergence = failures[0].partition(":")[0]
+        divergence = failures[0].partition(": ")[0]
     return ParityReport(
         failures=failures,
         oracle=oracle_name(checkpoint, dtype),

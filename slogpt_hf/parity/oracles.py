@@ -21,7 +21,7 @@ from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.judging import FP64_BOUND, noise_bound
 from slogpt_hf.parity.report import Witness
 from slogpt_hf.parity.streamed import Streamed
-from slogpt_hf.recorded import IDS, LOGITS, RECORDED
+from slogpt_hf.recorded import IDS, LOGITS, recorded_names
 
 MOST_LOGITS = 1 << 27  # of a recording: 512 MiB in float32
 
@@ -44,16 +44,14 @@ class Testimony:
 
 
 def recorded_beside(checkpoint: Checkpoint) -> Testimony | None:
-    """The logits that lie beside a checkpoint; None if there are none.
-
-    Of ``ckpt.pt`` that is ``ckpt.parity.safetensors`` or, for the folder, ``parity.safetensors``.
+    """The logits that lie beside a checkpoint, or in one that is a folder; None without any.
 
     Raises:
         CheckpointError: a file of that name is none, or of another model.
     """
     path = checkpoint.path
     folder = path if path.is_dir() else path.parent
-    for name in (f"{path.stem}.{RECORDED}", RECORDED):
+    for name in recorded_names(path):
         if (folder / name).is_file():
             return _read(folder / name, checkpoint)
     return None

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
-SCHEMA = 1
+SCHEMA = 2
 EMBEDDING_DIFFERS = "The embedding's rows differ from the original's."
 HEAD_DIFFERS = "The head's rows differ from the original's."
 SHAKEN_DIFFERS = "On shaken weights the artefact is not equal"
@@ -212,6 +212,11 @@ class ParityReport:
         return tuple(control.name for control in self.controls if control.outcome == "missed")
 
     @property
+    def caught(self) -> int:
+        """How many planted faults the gate caught."""
+        return sum(control.outcome == "caught" for control in self.controls)
+
+    @property
     def verdict(self) -> Literal["passed", "failed", "invalid"]:
         """Equal; not equal; or the gate would not have caught a fault."""
         if self.failures:
@@ -248,6 +253,7 @@ class ParityReport:
         derived = {
             "passed": self.passed,
             "verdict": self.verdict,
+            "caught": self.caught,
             "missed": list(self.missed),
             "fp64_error": self.fp64_error,
             "fp32_error": self.fp32_error,
@@ -278,9 +284,28 @@ class ParityReport:
             for row in rows
         )
 
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, in one sentence for an error; empty when passed."""
+        if self.verdict == "invalid":
+            n = len(self.missed)
+            return (
+                f"{n} planted fault{'s' * (n > 1)} would not be caught: {', '.join(self.missed)}."
+            )
+        if not self.failures:
+            return ""
+        first = self.failures[0]
+        if self.first_divergence is None or first.startswith(f"{self.first_divergence}: "):
+            return first
+        return f"it first leaves it at {self.first_divergence}: {first}"
+
     def summary(self) -> str:
         """One line for a log."""
-        verdict = "equal to the original" if self.passed else "NOT equal to the original"
+        verdict = {
+            "passed": "equal to the original",
+            "failed": "NOT equal to the original",
+            "invalid": "NOT PROVEN, a planted fault was not caught",
+        }[self.verdict]
         if not self.comparisons:
             return f"{verdict}: {' '.join(self.failures)}"
         merge = "" if self.merge_error is None else f", merge error {self.merge_error:.1e}"
