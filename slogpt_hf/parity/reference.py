@@ -7,11 +7,14 @@ where the system allows that, and for a limited time.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -25,6 +28,7 @@ from slogpt_hf.redaction import without_secrets
 SECONDS = 1800.0
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 REQUEST, ANSWER = "request.json", "answer.safetensors"
+GET_DUMPABLE, SET_DUMPABLE = 3, 4  # of prctl(2)
 MOST_WORDS = 300  # characters of what the class raised
 
 
@@ -87,22 +91,42 @@ def ask_reference(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Testim
     return Testimony(f"{file.name}:{name}", ids, said["logits"], said["exact"])
 
 
+@contextmanager
+def _unreadable() -> Iterator[None]:
+    """For the time of the block no process of the same user reads this one's environment.
+
+    Linux shows it below ``/proc`` only of a process that may be dumped: prctl(2).
+    """
+    try:
+        prctl = ctypes.CDLL(None).prctl
+    except (OSError, AttributeError, TypeError):
+        yield
+        return
+    before = prctl(GET_DUMPABLE)
+    prctl(SET_DUMPABLE, 0)
+    try:
+        yield
+    finally:
+        prctl(SET_DUMPABLE, max(before, 0))
+
+
 def _run(folder: Path, place: Path) -> str:
     """Run the child; what went wrong, empty if nothing did."""
     environment = {key: os.environ[key] for key in KEPT if key in os.environ}
     environment |= {"HOME": str(folder), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     child = Path(__file__).with_name("reference_child.py")
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(child), str(folder)],
-            cwd=place,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=SECONDS,
-            check=False,
-        )
+        with _unreadable():
+            done = subprocess.run(
+                [sys.executable, "-I", str(child), str(folder)],
+                cwd=place,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         return f"did not end within {SECONDS / 60:.0f} minutes."
     if done.returncode == 0:

@@ -16,12 +16,17 @@ NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000  # of unshare(2)
 
 
 def leave_the_network() -> None:
-    """Go where there is no network, if the system lets everyone do that."""
+    """Go where there is no network, if the system lets everyone do that.
+
+    A user namespace of its own besides keeps from this process what other processes of the same
+    user have in memory, such as the environment of the one that started it. Only a process of one
+    thread can go there: before torch is imported.
+    """
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(NEW_NETWORK) != 0:
-            libc.unshare(NEW_USER | NEW_NETWORK)
-    except (OSError, AttributeError):
+        if libc.unshare(NEW_USER | NEW_NETWORK) != 0:
+            libc.unshare(NEW_NETWORK)
+    except (OSError, AttributeError, TypeError):
         return
 
 
@@ -91,6 +96,7 @@ def logits_of(model: Any, ids: Any) -> Any:
 
 def main(folder: Path) -> None:
     """Answer the request in a folder."""
+    leave_the_network()
     request = json.loads((folder / "request.json").read_text("utf-8"))
     sys.path[:0] = request["paths"]
     import torch
@@ -102,7 +108,6 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     checkpoint = read_checkpoint(Path(request["checkpoint"]), request["given"], None)
     ids = load_file(folder / "ids.safetensors")["ids"]
-    leave_the_network()
     path = Path(request["file"])
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
