@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from slogpt_hf.card.ledger import COMMIT
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.hub.client import Hub, readable_errors, request
 from slogpt_hf.hub.state import DEFAULT_BRANCH
@@ -27,7 +28,7 @@ def model_of(text: str) -> tuple[str, str] | None:
     repo_id, _, revision = text.partition("@")
     if not REPO_ID.fullmatch(repo_id):
         return None
-    if "@" in text:
+    if "@" in text and not COMMIT.fullmatch(revision):
         require_ref(revision, "revision")
     return repo_id, revision or DEFAULT_BRANCH
 

@@ -85,7 +85,8 @@ def check_parity(record: Record, contents: Contents) -> Check:
     if not isinstance(report, dict):
         return _check("parity", [f"{REPORT_FILE} is missing or is no parity report"], "")
     problems = [] if REPORT_FILE in record["files"] else [f"{RECORD_FILE} lists no {REPORT_FILE}"]
-    told = [f for f in FURTHER_FIELDS if f in report or f in record["parity"]]
+    old = report.get("schema") == 1
+    told = [f for f in FURTHER_FIELDS if not old or f in report or f in record["parity"]]
     problems += [
         f"{field} is {_shown(report.get(field))} in {REPORT_FILE}, "
         f"{_shown(record['parity'].get(field))} in {RECORD_FILE}"
@@ -183,7 +184,19 @@ def _report_problems(report: Mapping[str, Any]) -> list[str]:
         for name, needed in (PASSED if report.get("schema") == 1 else PASSED | PASSED_2).items()
         if report.get(name) != needed
     ]
+    if report.get("schema") != 1:
+        problems += _control_problems(report)
     return [f"{REPORT_FILE}: {problem}" for problem in problems]
+
+
+def _control_problems(report: Mapping[str, Any]) -> list[str]:
+    found = report.get("controls")
+    controls = [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
+    outcomes = [control.get("outcome") for control in controls]
+    problems = ["controls has a fault that was missed"] if "missed" in outcomes else []
+    if report.get("caught") != outcomes.count("caught") or not isinstance(found, list):
+        problems.append("caught is not the number of faults in controls")
+    return problems
 
 
 def _worst(batches: Any, name: str) -> float | None:
