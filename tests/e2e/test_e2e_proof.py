@@ -420,3 +420,33 @@ def test_record_parity_needs_torch_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_in_a_ci_the_reference_is_that_of_the_checkpoints_own_commit(
+    cli: Cli, slo_checkpoint: Callable[..., Path], characters: Path, tmp_path: Path
+) -> None:
+    here, work = Path(), tmp_path / "work"
+
+    def git(*arguments: str) -> None:
+        names = ("-c", "user.name=me", "-c", "user.email=me@localhost")
+        subprocess.run(["git", *names, *arguments], check=True, capture_output=True)
+
+    git("init", "--quiet")
+    shutil.copy(slo_checkpoint(**SMALL), here / "ckpt.pt")
+    shutil.copy(characters / "meta.pkl", here)
+    (here / "src").mkdir()
+    (here / "src" / "model.py").write_text(MODEL)
+    settings = f"repo-id: {REPO}\nhub: {tmp_path / 'hub'}\nreference: src/model.py:GPT\n"
+    (here / ".slogpt-hf.yml").write_text(settings)
+    git("add", ".")
+    git("commit", "--quiet", "-m", "Train")
+    (here / "src" / "model.py").write_text("raise RuntimeError('of another commit')")
+    (here / "src" / "port").write_text("9")
+    assert cli("ci", "prepare", work).code == 0
+    outcome = cli("ci", "prove", work)
+    assert outcome.code == 0, outcome.err
+    (report,) = (work / "proof" / "reports").iterdir()
+    (witness,) = json.loads(report.read_text())["witnesses"]
+    assert witness["name"] == "model.py:GPT" and witness["agrees"]
+    (model,) = (work / "checkpoints").rglob("model.py")
+    assert model.with_name("seen.json").is_file()
