@@ -20,11 +20,12 @@ from slogpt_hf.parity import decoder, loading
 from slogpt_hf.parity.comparing import deviation
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.report import Behaviour
-from slogpt_hf.parity.streamed import StoredTensors, Streamed
+from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
 from slogpt_hf.progress import quiet_transformers
 
 TOKENS = 16  # of a check's sequence
 CONTINUED = 8  # tokens that are generated
+MOST_LOGITS = 1 << 23  # of real text at once: 64 MiB in float64
 LOADABLE_BYTES = 2 << 30  # of weights that are loaded whole to be saved again
 Made = tuple[Tensor, Tensor]
 
@@ -172,7 +173,8 @@ def _loss(subject: Subject, bound: float) -> Iterator[Behaviour]:
     """The loss on real text, as the artefact computes it from labels."""
     if len(subject.text) < 2:
         return
-    ids = torch.tensor([subject.text])
+    most = max(2, MOST_LOGITS // subject.original.spec.vocab_size)
+    ids = torch.tensor([subject.text[:most]])
     ours = _run(subject.exact, ids, labels=ids, use_cache=False).loss
     states = decoder.final_state(subject.original, ids, torch.float64)
     logits = decoder.head(subject.original, states)[0, :-1]
@@ -196,9 +198,13 @@ def _saved_again(subject: Subject) -> Iterator[Behaviour]:
             torch.equal(subject.stored[name], again[name]) for name in again
         )
     yield Behaviour("saved and loaded again", equal, 0.0 if equal else float("inf"), 0.0)
-    if dtype == torch.float32:
-        ours = loading.logits(model, subject.ids)
-        equal = torch.equal(ours, _logits(subject.single, subject.ids))
+    if dtype != torch.float64:  # of which the streamed model computes more exactly
+        single = subject.single
+        if dtype != torch.float32:
+            single = stream_artefact(
+                subject.folder, dtype, subject.stored, subject.trust_remote_code
+            )
+        equal = torch.equal(loading.logits(model, subject.ids), _logits(single, subject.ids))
         yield Behaviour("loaded whole", equal, 0.0 if equal else float("inf"), 0.0)
 
 

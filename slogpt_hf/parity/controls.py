@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import ChainMap
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from slogpt_hf.parity.streamed import Streamed
 
 TOKENS = 24  # of a row; a fault shows at once or never
 ROWS = 2
+LOUD = 64.0
 MOST_HEAD_ROWS = 4096  # of the vocabulary, that a wrong head is looked for in
 
 
@@ -55,11 +57,32 @@ def shake(original: Decoder, patient: Patient, ids: Tensor, bound: float) -> Sha
             strict=True,
         )
     )
+    if (loud := _loud(original, patient, ids, ours[BLOCK], theirs[BLOCK])) is not None:
+        errors[f"layer {BLOCK}, its MLP loud"] = loud
     logits = functional.linear(theirs[-1], head)
     errors["head"] = deviation(_logits(patient, ours[-1]), logits)
     place = next((name for name, error in errors.items() if not error <= bound), None)
     controls = tuple(_control(f, patient, ids, ours, theirs, logits, bound) for f in FAULTS)
     return Shaking(max(errors.values()), place, controls)
+
+
+def _loud(
+    original: Decoder, patient: Patient, ids: Tensor, ours: Tensor, theirs: Tensor
+) -> float | None:
+    """Error of a block whose MLP gets large values, which tell a clipped activation from GELU."""
+    family, name = original.family, patient.name("norm2")
+    source = f"{family.blocks.format(i=BLOCK)}{family.norm2}.weight"
+    if name is None:
+        return None
+    louder = ChainMap({source: LOUD * original.tensors[source]}, original.tensors)  # type: ignore[arg-type]
+    call = patient.model.enter(ids)[1][BLOCK]
+    patient.planted[name] = LOUD * patient.fetch(name)
+    try:
+        found = patient.model.block(BLOCK, ours, call)
+    finally:
+        del patient.planted[name]
+    parts = decoder.block_parts(replace(original, tensors=louder), BLOCK, theirs)
+    return deviation(found, theirs + parts["attention"] + parts["MLP"])
 
 
 def _control(

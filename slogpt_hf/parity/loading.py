@@ -16,6 +16,7 @@ from slogpt_hf.conversion.targets import SLOGPT
 from slogpt_hf.errors import CheckpointError, UsageError, first_line
 from slogpt_hf.progress import quiet_transformers
 
+OTHER_WEIGHTS = ("quantization_config", "transformers_weights")
 OWN_MODELING_FILES = {t.modeling_file for t in SLOGPT.values() if t.modeling_file}
 
 
@@ -45,6 +46,20 @@ def stored_dtype(folder: Path) -> str:
             hint="Convert the checkpoint again.",
         )
     return str(dtype)
+
+
+def require_plain(folder: Path) -> None:
+    """Raise unless the weights are what the safetensors files of the usual names hold.
+
+    Raises:
+        CheckpointError: ``config.json`` makes transformers load others, or quantise them.
+    """
+    for field in OTHER_WEIGHTS:
+        if _config(folder).get(field) is not None:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: sets {field}, under which other weights are loaded.",
+                hint="Only weights that are loaded as they are stored can be verified.",
+            )
 
 
 def load_artefact(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> nn.Module:

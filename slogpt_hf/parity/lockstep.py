@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from slogpt_hf.errors import CheckpointError
 from slogpt_hf.parity import decoder
 from slogpt_hf.parity.comparing import Compared, Run, compare, deviation, distance
 from slogpt_hf.parity.decoder import Decoder
@@ -136,6 +139,37 @@ def worst_layers(runs: list[list[Layer]]) -> tuple[Layer, ...]:
         )
         for same in zip(*runs, strict=True)
     )
+
+
+def splits(model: Streamed, probe: Tensor) -> bool:
+    """Whether the head, applied to what is before it, gives the whole model's logits bit for bit.
+
+    Users call the whole model, and one may do more than that, such as scaling its logits.
+
+    Args:
+        model: the artefact.
+        probe: ids (B, T) to run both ways.
+    """
+    states = model.final_state(probe)
+    head = model.raw(model.head_name).to(model.dtype)
+    whole = model.model(input_ids=probe, use_cache=False).logits
+    return torch.equal(functional.linear(states, head), whole)
+
+
+def steps(model: Streamed, probe: Tensor) -> bool:
+    """Whether block after block computes, bit for bit, what the class computes by itself.
+
+    A class may skip blocks, or run them in another order than its list has them.
+
+    Args:
+        model: the artefact.
+        probe: ids (B, T) to run both ways.
+    """
+    if not model.blocks:
+        return False
+    with suppress(CheckpointError):
+        return torch.equal(_last(states_of(model, probe)), model.final_state(probe))
+    return False
 
 
 def first_part(

@@ -21,7 +21,7 @@ MARGIN, TOP, BOTTOM, GAP = 84, 118, 70, 70
 RADIUS = 5
 LEAST = 1e-12  # of a scale; an error of 0 lies on its floor
 MOST_POINTS = 160
-COLOURS = 64  # of the file, which then is a fifth of the size
+COLOURS = 128  # of the file, which then is a fifth of the size
 
 
 @dataclass(frozen=True)

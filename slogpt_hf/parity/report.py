@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 SCHEMA = 2
 EMBEDDING_DIFFERS = "The embedding's rows differ from the original's."
 HEAD_DIFFERS = "The head's rows differ from the original's."
+TENSORS_DIFFER = "Stored tensors are not the original's, bit for bit"
 SHAKEN_DIFFERS = "On shaken weights the artefact is not equal"
 MERGE_DIFFERS = "The merged adapters do not compute what the adapters beside the weights compute"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.parity.float64 import Float64Everywhere
-from slogpt_hf.parity.loading import runs_code, stored_dtype
+from slogpt_hf.parity.loading import require_plain, runs_code, stored_dtype
 from slogpt_hf.progress import quiet_transformers
 
 INDEX = "model.safetensors.index.json"
@@ -49,6 +49,11 @@ class StoredTensors(Mapping[str, Tensor]):
                     hint="Convert the checkpoint again.",
                 ) from error
             names: list[str] = file.keys()  # type: ignore[no-untyped-call]
+            if twice := sorted(self._files.keys() & set(names)):
+                raise CheckpointError(
+                    f"{path}: holds {twice[0]}, which another file holds too.",
+                    hint="Convert the checkpoint again.",
+                )
             self._files |= dict.fromkeys(names, file)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -128,6 +133,9 @@ class Streamed:
         """What enters the first block, and with which arguments each block is called.
 
         Only embedding, masks and rotary tables are computed.
+
+        Raises:
+            CheckpointError: the class does not run each of its blocks once.
         """
         calls: list[Call] = []
         in_tuple = self.answers_tuple
@@ -138,6 +146,11 @@ class Streamed:
             return (stream,) if in_tuple else stream
 
         self._run(ids, [note] * len(self.blocks))
+        if len(calls) != len(self.blocks):
+            raise CheckpointError(
+                f"{type(self.model).__name__}: runs {len(calls)} of {len(self.blocks)} blocks.",
+                hint="It cannot be verified layer by layer.",
+            )
         args, kwargs = calls[0]
         return (args[0] if args else kwargs["hidden_states"]), calls
 
@@ -204,6 +217,7 @@ def stream_artefact(
         CheckpointError: it does not load, or its tensors are not exactly the model's.
     """
     stored_dtype(folder)
+    require_plain(folder)
     code = runs_code(folder, trust_remote_code)
     exact = dtype == torch.float64
     model = _built(folder, dtype, code, exact, attention)
@@ -237,7 +251,7 @@ def substituted(thing: Any, name: str, value: Any) -> Iterator[None]:
 def _built(
     folder: Path, dtype: torch.dtype, code: bool, exact: bool, attention: str | None
 ) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     mode: Any = Float64Everywhere() if exact else nullcontext()
     with quiet_transformers(), mode:
@@ -250,6 +264,10 @@ def _built(
                     config, dtype=dtype, trust_remote_code=code, attn_implementation=attention
                 )
             _compute_buffers(folder, model)
+            with suppress(OSError):  # there is none
+                model.generation_config = GenerationConfig.from_pretrained(
+                    folder, local_files_only=True
+                )
         except CheckpointError:
             raise
         except Exception as error:  # whatever a damaged artefact makes transformers raise
@@ -313,7 +331,7 @@ def _fetch_while_running(
     prefix: str, module: nn.Module, cast: Fetch, get: Fetch, dtype: torch.dtype
 ) -> None:
     names = {own: f"{prefix}.{own}" for own, _ in module.named_parameters(recurse=False)}
-    if isinstance(module, nn.Embedding):
+    if type(module) is nn.Embedding and module.max_norm is None:
         # Of an embedding only the rows that are asked for are cast.
         weight = names["weight"]
         module.__dict__["forward"] = lambda ids: functional.embedding(ids, get(weight)).to(dtype)
@@ -342,7 +360,7 @@ def _name_of(model: nn.Module, module: nn.Module) -> str:
 
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / INDEX
-    if index.is_file():
+    if index.is_file() and not (folder / SINGLE).is_file():  # as transformers looks for them
         try:
             names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
