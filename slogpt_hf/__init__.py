@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from slogpt_hf.checkpoints import read_checkpoint
     from slogpt_hf.hub.embedded import serve
     from slogpt_hf.inspection import inspect_checkpoint
+    from slogpt_hf.recorded import record_parity
     from slogpt_hf.release import Release, push, release_checkpoints
     from slogpt_hf.settings import Settings
 
@@ -30,6 +31,7 @@ __all__ = [
     "inspect_checkpoint",
     "push",
     "read_checkpoint",
+    "record_parity",
     "release_checkpoints",
     "serve",
     "verify",
@@ -41,6 +43,7 @@ _HOMES = {
     "inspect_checkpoint": "inspection",
     "push": "release",
     "read_checkpoint": "checkpoints",
+    "record_parity": "recorded",
     "release_checkpoints": "release",
     "serve": "hub.embedded",
     "verify": "build",

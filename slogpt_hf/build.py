@@ -11,6 +11,7 @@ from typing import Any
 from slogpt_hf.card import render_card, require_card_options
 from slogpt_hf.card.record import (
     CARD_FILE,
+    PICTURES,
     RECORD_FILE,
     REPORT_FILE,
     UNHASHED,
@@ -23,7 +24,13 @@ from slogpt_hf.card.record import (
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.conversion.safetensors_layout import shards_for
-from slogpt_hf.errors import CheckpointError, ParityError, UsageError
+from slogpt_hf.errors import (
+    CheckpointError,
+    GateInvalidError,
+    ParityError,
+    SloGPTError,
+    UsageError,
+)
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.progress import SILENT, Progress, human_bytes
@@ -59,6 +66,7 @@ def convert(
         UsageError: ``output`` exists, or a setting cannot be meant.
         CheckpointError: the checkpoint or vocabulary cannot be read.
         ParityError: the artefact is not equal to the original; ``output`` is not made.
+        GateInvalidError: the proof would not have caught a fault; ``output`` is not made.
     """
     require_card_options(settings.license, settings.languages, settings.template)
     checkpoint = open_checkpoint(checkpoint_path, settings)
@@ -81,7 +89,7 @@ def verify(
     Args:
         checkpoint_path: file that the trainer saved.
         artefact: folder that ``from_pretrained`` loads.
-        settings: the dataset gives real text, where there is one.
+        settings: the dataset gives real text, where there is one; ``reference`` is asked too.
         progress: told what happens.
         trust_remote_code: run a modeling file of the artefact that is not this package's.
 
@@ -99,7 +107,7 @@ def verify(
         if settings.dataset or settings.tokenizer:
             raise
         choice = TokenizerChoice()  # without a dataset the ids decide alone
-    return _verified(checkpoint, artefact, choice, progress, trust_remote_code)
+    return _verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
 
 
 def build_artefact(
@@ -116,6 +124,7 @@ def build_artefact(
     Raises:
         CheckpointError: a weight is not finite, or the file changed since it was opened.
         ParityError: the model or its tokenizer is not equal to the original.
+        GateInvalidError: the proof would not have caught a fault.
     """
     checkpoint.require_unchanged()
     conversion = plan_conversion(checkpoint, settings.dtype)
@@ -136,11 +145,11 @@ def build_artefact(
         )
     choice.write(folder, checkpoint)
     _require_equal_tokenizer(folder, choice)
-    report = _verified(checkpoint, folder, choice, progress)
+    report = _verified(checkpoint, folder, choice, settings, progress)
     progress.line(f"   proof: {report.summary()}")
     if not report.passed:
-        raise _not_equal(checkpoint.path, report, Path(settings.report))
-    (folder / REPORT_FILE).write_text(dump_json(report.to_dict()), encoding="utf-8")
+        raise _not_proven(checkpoint.path, report, Path(settings.report))
+    _write_report(folder, report)
     record = record_of(
         checkpoint,
         artefact,
@@ -303,6 +312,7 @@ def _verified(
     checkpoint: Checkpoint,
     folder: Path,
     choice: TokenizerChoice,
+    settings: Settings,
     progress: Progress,
     trust_remote_code: bool = False,
 ) -> ParityReport:
@@ -316,6 +326,7 @@ def _verified(
             checkpoint,
             folder,
             text_ids=text_ids,
+            reference=settings.reference,
             trust_remote_code=trust_remote_code,
             advance=advance,
         )
@@ -332,14 +343,29 @@ def _require_equal_tokenizer(folder: Path, choice: TokenizerChoice) -> None:
         )
 
 
-def _not_equal(path: Path, report: ParityReport, kept: Path) -> ParityError:
+def _not_proven(path: Path, report: ParityReport, kept: Path) -> SloGPTError:
     try:
         write_atomically(kept, dump_json(report.to_dict()))
         hint = f"The whole report is in {kept}."
     except UsageError as error:  # the verdict counts, and its exit code
         hint = f"The report could not be kept: {error}"
+    if report.verdict == "invalid":
+        return GateInvalidError(
+            f"{path}: the converted model is not proven, since the gate is invalid: "
+            f"{report.reason} Nothing was published.",
+            hint=f"Please report this as a bug of slogpt-hf. {hint}",
+        )
     return ParityError(
-        f"{path}: the converted model is NOT equal to the original; it first leaves it at "
-        f"{report.first_divergence}: {report.failures[0]} Nothing was published.",
+        f"{path}: the converted model is NOT equal to the original; {report.reason} "
+        "Nothing was published.",
         hint=hint,
     )
+
+
+def _write_report(folder: Path, report: ParityReport) -> None:
+    from slogpt_hf.parity.picture import PALETTES, draw
+
+    content = report.to_dict()
+    (folder / REPORT_FILE).write_text(dump_json(content), encoding="utf-8")
+    for theme, name in PICTURES.items():
+        (folder / name).write_bytes(draw(content, PALETTES[theme]))

@@ -28,6 +28,8 @@ VERDICT_FIELDS = (
     "fp32_noise",
     "merge_error",
 )
+# Of reports since schema 2.
+FURTHER_FIELDS = ("verdict", "shaken_error", "caught")
 
 
 def record_of(
@@ -99,7 +101,8 @@ def record_of(
             "tokenizer_sha256": tokenizer["sha256"],
         },
         "tokenizer": tokenizer,
-        "parity": {name: verdict[name] for name in VERDICT_FIELDS} | {"oracle": report.oracle},
+        "parity": {name: verdict[name] for name in (*VERDICT_FIELDS, *FURTHER_FIELDS)}
+        | {"oracle": report.oracle},
         "license": settings.license,
         "languages": list(settings.languages),
         "sample": generate_sample(artefact.folder),

@@ -71,6 +71,11 @@ class Settings:
     unquantised: str | None = _setting(
         None, "Original of a quantised checkpoint; the card tells by how much they differ."
     )
+    reference: str | None = _setting(
+        None,
+        "Model class of the training repository to be asked as well, as FILE.py:CLASS. Its code "
+        "runs, without credentials or network.",
+    )
     dtype: str | None = _setting(
         None, f"Dtype of the artefact: {', '.join(DTYPES)}; default: kept."
     )

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from slogpt_hf.card.record import RECORD_FILE, REPORT_FILE
 from slogpt_hf.errors import UsageError
 from slogpt_hf.hub.tree import HubFile, git_blob_id
-from slogpt_hf.parity.report import Comparison, ParityReport
-from slogpt_hf.recording import VERDICT_FIELDS
+from slogpt_hf.parity.report import Comparison, Control, ParityReport
+from slogpt_hf.recording import FURTHER_FIELDS, VERDICT_FIELDS
 from slogpt_hf.verification import checks, parse_release
 from slogpt_hf.verification.contents import Contents
 
@@ -28,7 +28,6 @@ BATCHES = tuple(
 REPORT: dict[str, Any] = json.loads(
     json.dumps(
         ParityReport(
-            passed=True,
             oracle="o",
             dtype="float32",
             comparisons=BATCHES,
@@ -41,6 +40,8 @@ REPORT: dict[str, Any] = json.loads(
             failures=(),
             seconds=1.0,
             forward_seconds=0.5,
+            shaken_error=2e-16,
+            controls=(Control("stale row", "caught", 1.0), Control("theta", "cannot occur", None)),
         ).to_dict()
     )
 )
@@ -52,7 +53,9 @@ def record_of(report: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "tag": TAG,
         "version": "1.0.0",
         "tool": "slogpt-hf 9",
-        "parity": {name: report.get(name) for name in VERDICT_FIELDS},
+        "parity": {
+            name: report[name] for name in (*VERDICT_FIELDS, *FURTHER_FIELDS) if name in report
+        },
         "files": {REPORT_FILE: "0", "model.safetensors": "1"},
     }
     return record | changes
@@ -77,6 +80,14 @@ def test_a_report_that_passed_is_a_proof() -> None:
     assert parity_of(REPORT | {"merge_error": 1e-11}).status == checks.OK
 
 
+def test_a_release_of_schema_1_still_verifies() -> None:
+    old = {k: v for k, v in REPORT.items() if k not in (*FURTHER_FIELDS, "controls", "missed")}
+    old["schema"] = 1
+    assert parity_of(old).status == checks.OK
+    assert parity_of(old | {"failures": ["prose: far off."]}).status == checks.FAILED
+    assert parity_of(old | {"schema": 2}).status == checks.FAILED
+
+
 FORGED: dict[str, tuple[dict[str, Any], str]] = {
     "did not pass": ({"passed": False}, "passed is False"),
     "failures": ({"failures": ["prose: far off."]}, "failures is"),
@@ -92,6 +103,15 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
     "true": ({"fp64_error": True}, "fp64_error True is not within"),
     "no batches": ({"comparisons": []}, "is not that of the worst batch"),
     "odd batches": ({"comparisons": [1, {"fp64_error": "x"}]}, "is not that of the worst batch"),
+    "shaken": ({"shaken_error": 1e-3}, "shaken_error 0.001 is not within"),
+    "gate invalid": ({"verdict": "invalid"}, "verdict is invalid"),
+    "missed": ({"missed": ["stale row"]}, "missed is"),
+    "a fault that was missed": (
+        {"controls": [{"name": "stale row", "outcome": "missed", "error": 0.0}], "caught": 0},
+        "controls has a fault that was missed",
+    ),
+    "more than were planted": ({"caught": 2}, "caught is not the number of faults in controls"),
+    "no controls": ({"controls": None}, "caught is not the number of faults in controls"),
     "enormous": ({"fp32_bound": 10**400}, "is not within 1000"),
 }
 
@@ -104,7 +124,7 @@ def test_a_forged_report_is_none_even_where_the_record_agrees(kind: str) -> None
     assert len(found.detail) < 1000
 
 
-@pytest.mark.parametrize("field", VERDICT_FIELDS)
+@pytest.mark.parametrize("field", [*VERDICT_FIELDS, *FURTHER_FIELDS])
 def test_every_figure_is_that_of_the_record(field: str) -> None:
     for other in (0.5, False):
         record = record_of(REPORT)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from slogpt_hf.card.proof import report_from
+from slogpt_hf.card.record import PICTURES
 from slogpt_hf.checkpoints import Spec
 from slogpt_hf.errors import CheckpointError
-from slogpt_hf.parity import Comparison, ParityReport
+from slogpt_hf.parity import ParityReport
 from slogpt_hf.watch import Provenance
 
 Row = tuple[str, str]
@@ -141,6 +143,7 @@ class CardFacts:
         dataset_id: the Hub's id of the dataset, where the user said so; the metadata links it.
         profile: what a ``.sou`` file tells of itself.
         quantisation: ``kind`` and ``group_size`` of a quantised checkpoint; None for any other.
+        has_pictures: the proof lies in the artefact as pictures too.
     """
 
     spec: Spec
@@ -171,6 +174,7 @@ class CardFacts:
     dataset_id: str | None = None
     profile: Mapping[str, Any] = field(default_factory=dict)
     quantisation: Mapping[str, Any] | None = None
+    has_pictures: bool = False
 
     @property
     def name(self) -> str:
@@ -208,7 +212,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             remote_code=model["remote_code"],
             dtype=model["dtype"],
             n_parameters=model["n_parameters"],
-            parity=_parity(report),
+            parity=report_from(report),
             provenance=Provenance(**record["source"]),
             tool=record["tool"],
             created=record["date"],
@@ -222,18 +226,13 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             dataset_id=record.get("dataset_id"),
             profile=source.get("profile", {}),
             quantisation=source.get("quantisation"),
+            has_pictures=set(PICTURES.values()) <= record["files"].keys(),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"release.json or parity.json: not as this version writes them ({error}).",
             hint="Convert the checkpoint again.",
         ) from error
-
-
-def _parity(report: Mapping[str, Any]) -> ParityReport:
-    values = {f.name: report[f.name] for f in fields(ParityReport) if f.name in report}
-    comparisons = tuple(Comparison(**values) for values in values.pop("comparisons"))
-    return ParityReport(comparisons=comparisons, **values)
 
 
 def _tokenizer(facts: Mapping[str, Any]) -> TokenizerFacts:

@@ -15,6 +15,7 @@ from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import sha256_of
 
 RECORD_FILE, REPORT_FILE, CARD_FILE = "release.json", "parity.json", "README.md"
+PICTURES = {"light": "parity.png", "dark": "parity-dark.png"}
 SCHEMA = 1
 LEDGER_FIELDS = ("version", "tag", "identity", "date", "source", "model", "parity")
 # Of the checkpoint a ledger keeps what tells one from another; the rest is in its own release.

@@ -28,8 +28,10 @@ from slogpt_hf.card.facts import (
     without_folders,
 )
 from slogpt_hf.card.metadata import metadata_yaml
+from slogpt_hf.card.proof import behaviours_of, caught_by, likeness_of
+from slogpt_hf.card.record import PICTURES
 from slogpt_hf.card.validate import validate_card, validate_metadata
-from slogpt_hf.errors import ParityError, UsageError
+from slogpt_hf.errors import GateInvalidError, ParityError, UsageError
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -73,7 +75,13 @@ def render_facts(facts: CardFacts, template: Path | None = None) -> str:
         UsageError: the template is missing, has an error (with its line) or uses a variable
             that there is not, or the Hub would refuse the card's metadata.
         ParityError: the proof that the card would state failed.
+        GateInvalidError: that proof would not have caught a fault.
     """
+    if facts.parity.verdict == "invalid":
+        raise GateInvalidError(
+            f"no card: the artefact is not proven. {facts.parity.reason}",
+            hint="A card states the proof.",
+        )
     if not facts.parity.passed:
         raise ParityError(
             "no card: the artefact is not equal to the original. "
@@ -96,11 +104,15 @@ def _context(facts: CardFacts) -> dict[str, Any]:
     source = facts.tokenizer.source if facts.tokenizer else None
     return {field.name: getattr(facts, field.name) for field in fields(facts)} | {
         "architecture": architecture_rows(facts),
+        "behaviours": behaviours_of(facts.parity),
+        "caught": caught_by(facts.parity),
+        "likeness": likeness_of(facts.parity),
         "card_data": Markup(metadata_yaml(facts)),
         "commit_url": commit_url(facts.provenance),
         "dataset": facts.dataset_name,
         "max_new_tokens": max(1, min(NEW_TOKENS, facts.spec.block_size - len(prompt))),
         "name": facts.name,
+        "pictures": PICTURES if facts.has_pictures else None,
         "prompt": prompt,
         "remote_url": remote_url(facts.provenance),
         "profile": profile_rows(facts.profile),

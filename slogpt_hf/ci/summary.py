@@ -11,6 +11,7 @@ from slogpt_hf.card.ledger import is_ref
 from slogpt_hf.ci.markup import NOTHING, chart, details, link, scientific, span, table
 from slogpt_hf.ci.outcome import Outcome, Status
 from slogpt_hf.ci.outputs import append
+from slogpt_hf.errors import GateInvalidError
 from slogpt_hf.settings import REPO_ID
 
 LARGEST = 1_000_000  # bytes; GitHub refuses a summary above 1 MiB
@@ -33,7 +34,7 @@ OUTCOMES: Mapping[Status, Callable[[Outcome], str]] = {
     "known": lambda outcome: f"released before: {_release(outcome)}",
     "proven": lambda outcome: "proven, not published",
     "unpublished": lambda outcome: "proven, **could not be published**",
-    "refused": lambda outcome: "**refused**",
+    "refused": lambda outcome: _refused(outcome),
 }
 ERRORS = (
     ("float64", "fp64_error", "fp64_bound", "relative to the largest logit"),
@@ -123,6 +124,12 @@ def _release(outcome: Outcome) -> str:
     return link(name, outcome.url if page in (outcome.url or "") else None)
 
 
+def _refused(outcome: Outcome) -> str:
+    if outcome.exit_code == GateInvalidError.exit_code:
+        return "**not proven: the gate is invalid**"
+    return "**refused**"
+
+
 def _reason(outcome: Outcome) -> str:
     where = f" They first differ at {span(outcome.tensor)}." if outcome.tensor else ""
     return f"{span(outcome.name)}: {span(outcome.message, MOST_REASON)}{where}"
@@ -175,7 +182,20 @@ def _proof(outcome: Outcome) -> str:
             for batch in batches
         ],
     )
-    return "\n\n".join([*pictures, cells])
+    return "\n\n".join(filter(None, [*pictures, cells, _planted(report)]))
+
+
+def _planted(report: Mapping[str, Any]) -> str:
+    """What became of the planted faults; empty where none were."""
+    found = report.get("controls")
+    controls = [c for c in found if isinstance(c, Mapping)] if isinstance(found, list) else []
+    caught = sum(control.get("outcome") == "caught" for control in controls)
+    missed = [control for control in controls if control.get("outcome") == "missed"]
+    if not caught and not missed:
+        return ""
+    names = ", ".join(span(control.get("name", "")) for control in missed[:MOST_BATCHES])
+    not_caught = f" **Not caught: {names}.**" if missed else ""
+    return f"Planted faults: {caught} of {caught + len(missed)} were caught.{not_caught}"
 
 
 def _comparisons(outcome: Outcome) -> list[Mapping[str, Any]]:

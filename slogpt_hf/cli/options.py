@@ -34,6 +34,7 @@ METAVARS = {
     "set": "NAME=VALUE",
     "base": "CHECKPOINT",
     "unquantised": "CHECKPOINT",
+    "reference": "FILE.py:CLASS",
     "max_shard_size": "SIZE",
     "tag": "TEMPLATE",
     "revision": "BRANCH",
@@ -50,7 +51,7 @@ METAVARS = {
 }
 VOCABULARY = ("dataset", "tokenizer", "unknown", "allow_spare_ids")
 FIELDS = ("set", "base")
-CONVERSION = ("unquantised", "dtype", "max_shard_size", "report")
+CONVERSION = ("unquantised", "reference", "dtype", "max_shard_size", "report")
 CARD = ("license", "language", "card_template")
 HUB = ("repo_id", "hub", "token_file", "oidc")
 RELEASE = ("tag", "revision", "promote", "message", "private", "create", "transfer")

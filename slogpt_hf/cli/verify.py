@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from slogpt_hf.cli import printable
 from slogpt_hf.cli.options import (
     FIELDS,
     json_option,
     merged,
+    named_hub,
     print_json,
+    print_table,
     progress_for,
     quiet_option,
     settings_options,
 )
-from slogpt_hf.errors import ParityError
+from slogpt_hf.errors import GateInvalidError, ParityError, UsageError
+from slogpt_hf.files import write_atomically
+
+if TYPE_CHECKING:
+    from slogpt_hf.parity import ParityReport
+    from slogpt_hf.progress import Progress
+
+NOT_SHAKEN = (
+    "not run: how these tensors come from the checkpoint's is not known, so a fault that these "
+    "very weights hide (a bias of zeros, a norm of ones) would not show"
+)
 
 
-@click.command("verify", epilog="Example: slogpt-hf verify out/ckpt.pt my-model")
+@click.command("verify", epilog="Example: slogpt-hf verify out/ckpt.pt me/my-model@v1.0.0")
 @click.argument("model")
 @click.argument("artefact")
-@settings_options(*FIELDS, "dataset", "tokenizer", "allow_spare_ids")
+@settings_options(
+    *FIELDS, "dataset", "tokenizer", "allow_spare_ids", "reference", "hub", "token_file", "oidc"
+)
+@click.option(
+    "--picture",
+    metavar="FILE.png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the result as a picture.",
+)
 @click.option(
     "--trust-remote-code", is_flag=True, help="Run a modeling file that slogpt-hf did not write."
 )
@@ -31,27 +54,83 @@ from slogpt_hf.errors import ParityError
 def command(
     model: str,
     artefact: str,
+    picture: Path | None,
     trust_remote_code: bool,
     as_json: bool,
     quiet: bool,
     **flags: Any,
 ) -> int:
-    """Compare the folder ARTEFACT with the checkpoint MODEL that it was made from.
+    """Compare ARTEFACT with the checkpoint MODEL that it was made from.
 
-    The artefact may be anyone's. Exit code 0: equal; 4: not equal.
+    The artefact is a folder, or a repository of the Hub: NS/NAME or NS/NAME@REVISION. It may be
+    anyone's. Exit code 0: equal; 4: not equal; 5: not proven, since a planted fault was not caught.
     """
     from slogpt_hf.build import verify
 
-    report = verify(
-        Path(model), Path(artefact), merged(flags), progress_for(quiet), trust_remote_code
-    )
+    if picture and picture.suffix.lower() != ".png":
+        raise UsageError(f"--picture {picture}: is not FILE.png.", hint="Name a file of PNG.")
+    progress = progress_for(quiet)
+    with _folder_of(artefact, flags, progress) as folder:
+        report = verify(Path(model), folder, merged(flags), progress, trust_remote_code)
+    if picture:
+        from slogpt_hf.parity.picture import draw
+
+        write_atomically(picture, draw(report.to_dict()))
+    error = GateInvalidError if report.verdict == "invalid" else ParityError
     if as_json:
         print_json(report.to_dict())
-        return 0 if report.passed else ParityError.exit_code
+        return 0 if report.passed else error.exit_code
     click.echo(report.table())
+    _print_further(report)
     click.echo(report.summary())
+    if report.verdict == "invalid":
+        raise error(f"{artefact} is not proven equal to {model}: {report.reason}")
     if not report.passed:
-        raise ParityError(
-            f"{artefact} leaves {model} at {report.first_divergence}: {report.failures[0]}"
-        )
+        raise error(f"{artefact} is not equal to {model}: {report.reason}")
     return 0
+
+
+@contextmanager
+def _folder_of(artefact: str, flags: dict[str, Any], progress: Progress) -> Iterator[Path]:
+    """The artefact as a folder, for the time of the block."""
+    from slogpt_hf.hub.download import downloaded, model_of
+
+    named = None if Path(artefact).exists() else model_of(artefact)
+    if named is None:
+        yield Path(artefact)
+        return
+    repo_id, revision = named
+    with (
+        named_hub(repo_id, flags, progress) as (hub, _),
+        downloaded(hub, repo_id, revision, progress) as (folder, commit),
+    ):
+        progress.line(f"artefact: {repo_id}@{revision}, commit {commit}")
+        yield folder
+
+
+def _print_further(report: ParityReport) -> None:
+    """What was looked at beside the batches, a line each."""
+    if not report.comparisons:
+        return
+    shaken = NOT_SHAKEN
+    if report.shaken_error is not None:
+        shaken = f"float64 error {report.shaken_error:.1e} (bound {report.fp64_bound:.0e})"
+    n = report.caught + len(report.missed)
+    missed = f"; NOT caught: {', '.join(report.missed)}" if report.missed else ""
+    failed = [act.name for act in report.behaviours if not act.passed]
+    same = len(report.behaviours) - len(failed)
+    differ = f"; NOT: {', '.join(failed)}" if failed else ""
+    rows: list[tuple[str, str | None]] = [
+        ("shaken weights", shaken),
+        ("planted faults", f"{report.caught} of {n} caught{missed}" if n else None),
+        ("behaviour", f"{same} checks agree{differ}" if report.behaviours else None),
+    ]
+    if found := report.published:
+        error = f"error {found.error:.1e} (bound {found.bound:.1e})"
+        rows.append((found.dtype, error))
+    for each in report.witnesses:
+        verb = "agrees" if each.agrees else "DISAGREES"
+        worst = max(each.error, each.built_in_error)
+        error = f"{verb}: float32 error {worst:.1e} (bound {each.bound:.1e})"
+        rows.append((printable(each.name), error))
+    print_table(rows)

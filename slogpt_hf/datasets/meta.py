@@ -80,6 +80,18 @@ def find_meta(dataset: str, root: Path) -> Path:
     )
 
 
+def find_ids(dataset: str, root: Path) -> Path | None:
+    """The ``val.bin`` or, without one, the ``train.bin`` of a dataset; None if it has neither.
+
+    Args:
+        dataset: as for ``find_meta``.
+        root: what a relative path and ``datasets/`` are relative to.
+    """
+    folders = [path.parent for path in _meta_candidates(dataset, root)]
+    files = (folder / name for name in ("val.bin", "train.bin") for folder in folders)
+    return next((path for path in files if _is_file(path) and path.stat().st_size), None)
+
+
 def read_ids(path: Path, limit: int | None = None) -> npt.NDArray[np.uint16]:
     """Memory-map the token ids of a ``train.bin`` or ``val.bin``.
 

@@ -1,4 +1,4 @@
-"""Four runs of one batch against each other, a chunk of logits at a time."""
+"""Four runs of one batch against each other, a piece of the logits at a time."""
 
 from __future__ import annotations
 
@@ -8,29 +8,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from slogpt_hf.parity.inputs import Inputs
 from slogpt_hf.parity.report import Comparison
 
-CHUNK_LOGITS = 1 << 23  # of each run at once: 64 MiB in float64
-Apply = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Halves:
-    """A model in two parts, so that the logits of a long batch need not exist all at once.
-
-    Attributes:
-        body: token ids (B, T) to the states (B, T, n) that enter the head.
-        head: states (N, n) of any positions to logits (N, V).
-    """
-
-    body: Apply
-    head: Apply
-
-    def wrapped(self, by: Callable[[Apply], Apply]) -> Halves:
-        """Both parts behind ``by``."""
-        return Halves(by(self.body), by(self.head))
+HEAD_VALUES = 1 << 21  # of the head at once: 16 MiB in float64
+CHUNK_LOGITS = 1 << 21  # of each run at once: likewise
+COLUMNS_STEP = 64  # a multiple of what matrix products work in, so that pieces round as the whole
+Columns = Callable[[slice], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,21 +24,35 @@ class Run:
     """What one model made of one batch.
 
     Attributes:
-        states: (N, n), N the positions of all rows.
-        head: gives their logits (N, V).
+        states: what enters the head (N, n), N the positions of all rows; without a head, logits.
+        head: the head's weight (V, n) in any dtype, cast piece by piece; None where ``states``
+            are the logits (N, V) already.
     """
 
     states: Tensor
-    head: Apply
+    head: Tensor | None
 
-    @classmethod
-    def of(cls, model: Halves, ids: Tensor) -> Run:
-        """Run the body on ids (B, T)."""
-        return cls(model.body(ids).flatten(0, 1), model.head)
+    def columns(self, ids: slice) -> Columns:
+        """Gives the logits of these ids for a slice of the positions."""
+        if self.head is None:
+            return lambda rows: self.states[rows, ids]
+        weight = self.head[ids].to(self.states.dtype)
+        return lambda rows: functional.linear(self.states[rows], weight)
 
-    def logits(self, rows: slice) -> Tensor:
-        """Logits of these positions."""
-        return self.head(self.states[rows])
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison, and what it is at each position, the worst over the rows of the batch.
+
+    Attributes:
+        comparison: the largest figures.
+        fp32_error: (T,) max |artefact - original| over the vocabulary, in float32.
+        fp32_noise: (T,) max |original in float32 - original in float64|.
+    """
+
+    comparison: Comparison
+    fp32_error: Tensor
+    fp32_noise: Tensor
 
 
 def compare(
@@ -62,45 +62,73 @@ def compare(
     source_32: Run,
     artefact_64: Run,
     artefact_32: Run,
-) -> Comparison:
-    """Errors and noise of one batch, the largest over all its logits."""
-    positions = batch.ids.numel()
-    max_logit = fp64 = fp32 = noise = same = 0.0
-    for rows in chunks(positions, vocab_size):
-        exact, single = source_64.logits(rows), source_32.logits(rows)
-        max_logit = max(max_logit, _largest(exact))
-        fp64 = max(fp64, distance(artefact_64.logits(rows), exact, overwrite=True))
-        noise = max(noise, distance(exact, single, overwrite=True))
-        ours = artefact_32.logits(rows)
-        if ours.shape == single.shape:
-            same += (ours.argmax(-1) == single.argmax(-1)).sum().item()
-        fp32 = max(fp32, distance(ours, single, overwrite=True))
-    return Comparison(
-        name=batch.name,
-        batch=batch.ids.shape[0],
-        length=batch.ids.shape[1],
-        max_logit=max_logit,
-        fp64_error=relative(fp64, max_logit),
-        fp32_error=fp32,
-        fp32_noise=noise,
-        top1=same / positions,
+) -> Compared:
+    """Errors and noise of one batch over all its logits."""
+    n_rows, length = batch.ids.shape
+    positions = n_rows * length
+    worst = {name: torch.zeros(positions, dtype=torch.float64) for name in ("64", "32", "noise")}
+    largest = torch.zeros(positions, dtype=torch.float64)
+    ours, theirs = _Likeness.of(positions), _Likeness.of(positions)
+    likeness = _Pair(ours, theirs, torch.zeros(3, dtype=torch.float64))
+    for ids in pieces(vocab_size, source_64):
+        exact, single, own_64, own_32 = (
+            run.columns(ids) for run in (source_64, source_32, artefact_64, artefact_32)
+        )
+        for rows in _rows(positions, ids.stop - ids.start):
+            a, b, c, d = (columns(rows) for columns in (exact, single, own_64, own_32))
+            if c.shape != a.shape or d.shape != b.shape:
+                return _unlike(batch)
+            _keep_largest(largest, rows, a.abs())
+            _keep_largest(worst["64"], rows, (c - a).abs())
+            _keep_largest(worst["noise"], rows, (a - b).abs())
+            _keep_largest(worst["32"], rows, (d - b).abs())
+            likeness.add(rows, ids.start, d.double(), b.double())
+    max_logit = largest.max().item()
+    return Compared(
+        Comparison(
+            name=batch.name,
+            batch=n_rows,
+            length=length,
+            max_logit=max_logit,
+            fp64_error=relative(_worst(worst["64"]), max_logit),
+            fp32_error=_worst(worst["32"]),
+            fp32_noise=_worst(worst["noise"]),
+            top1=likeness.top1(),
+            cosine=likeness.cosine(),
+            kl=likeness.kl(),
+        ),
+        *(worst[name].view(n_rows, length).amax(0) for name in ("32", "noise")),
     )
 
 
 def relative_error(vocab_size: int, ours: Run, theirs: Run) -> float:
     """max |ours - theirs| over all logits, relative to the largest of ``theirs``."""
+    return relative(*absolute_error(vocab_size, ours, theirs))
+
+
+def absolute_error(vocab_size: int, ours: Run, theirs: Run) -> tuple[float, float]:
+    """max |ours - theirs| over all logits, and the largest of ``theirs``."""
     error = largest = 0.0
-    for rows in chunks(len(theirs.states), vocab_size):
-        logits = theirs.logits(rows)
-        largest = max(largest, _largest(logits))
-        error = max(error, distance(ours.logits(rows), logits, overwrite=True))
-    return relative(error, largest)
+    for ids in pieces(vocab_size, theirs):
+        a, b = ours.columns(ids), theirs.columns(ids)
+        for rows in _rows(len(theirs.states), ids.stop - ids.start):
+            logits = b(rows)
+            largest = max(largest, _largest(logits))
+            error = max(error, distance(a(rows), logits))
+    return error, largest
 
 
-def chunks(positions: int, vocab_size: int) -> Iterator[slice]:
-    """The positions, as many at once as CHUNK_LOGITS allows."""
-    step = max(1, CHUNK_LOGITS // vocab_size)
-    return (slice(start, start + step) for start in range(0, positions, step))
+def pieces(vocab_size: int, run: Run) -> Iterator[slice]:
+    """The vocabulary in slices whose rows of the head are HEAD_VALUES at most."""
+    width = run.head.shape[1] if run.head is not None else 1
+    step = max(COLUMNS_STEP, HEAD_VALUES // width // COLUMNS_STEP * COLUMNS_STEP)
+    for start in range(0, vocab_size, step):
+        yield slice(start, min(start + step, vocab_size))
+
+
+def _rows(positions: int, columns: int) -> Iterator[slice]:
+    step = max(1, CHUNK_LOGITS // columns)
+    return (slice(start, min(start + step, positions)) for start in range(0, positions, step))
 
 
 def relative(error: float, largest: float) -> float:
@@ -108,17 +136,14 @@ def relative(error: float, largest: float) -> float:
     return error / max(largest, torch.finfo().tiny) if math.isfinite(error) else math.inf
 
 
-def distance(a: Tensor, b: Tensor, *, overwrite: bool = False) -> float:
-    """max |a - b| in the wider of the two dtypes; infinite if shapes differ or a value is NaN.
+def distance(a: Tensor, b: Tensor) -> float:
+    """max |a - b| in the wider of the two dtypes; infinite if shapes differ or a value is NaN."""
+    return _largest(a - b) if a.shape == b.shape else math.inf
 
-    Args:
-        a: at least as wide as ``b`` where it is overwritten.
-        b: left as it is.
-        overwrite: put the differences into ``a`` rather than into memory of their own.
-    """
-    if a.shape != b.shape:
-        return math.inf
-    return _largest(a.sub_(b) if overwrite else a - b)
+
+def deviation(ours: Tensor, theirs: Tensor) -> float:
+    """max |ours - theirs| relative to the largest of ``theirs``, as the gate has it in float64."""
+    return relative(distance(ours, theirs), _largest(theirs))
 
 
 def equal_rows(a: Tensor, b: Tensor) -> bool:
@@ -130,6 +155,85 @@ def equal_rows(a: Tensor, b: Tensor) -> bool:
     return all(torch.equal(x, y.to(a.dtype)) for x, y in pairs)
 
 
+@dataclass
+class _Likeness:
+    """Of one run, by position: the likeliest id so far, and the sum of exponentials below it."""
+
+    best: Tensor
+    best_id: Tensor
+    total: Tensor
+
+    @classmethod
+    def of(cls, positions: int) -> _Likeness:
+        low = torch.full((positions,), -math.inf, dtype=torch.float64)
+        return cls(low, torch.zeros(positions, dtype=torch.int64), torch.zeros_like(low))
+
+    def add(self, rows: slice, first: int, logits: Tensor) -> Tensor:
+        """Take more ids; what earlier sums are to be multiplied by."""
+        values, ids = logits.max(-1)
+        before = self.best[rows].clone()
+        better = values > before
+        self.best_id[rows] = torch.where(better, ids + first, self.best_id[rows])
+        self.best[rows] = torch.where(better, values, before)
+        scale = torch.exp(before - self.best[rows])
+        added = torch.exp(logits - self.best[rows][:, None]).sum(-1)
+        self.total[rows] = self.total[rows] * scale + added
+        return scale
+
+
+@dataclass
+class _Pair:
+    """What is shown of two runs and judges nothing; ``products`` are xy, xx and yy."""
+
+    ours: _Likeness
+    theirs: _Likeness
+    products: Tensor
+    weighted: Tensor | None = None
+
+    def add(self, rows: slice, first: int, x: Tensor, y: Tensor) -> None:
+        if self.weighted is None:
+            self.weighted = torch.zeros_like(self.theirs.best)
+        self.products += torch.stack(((x * y).sum(), (x * x).sum(), (y * y).sum()))
+        self.ours.add(rows, first, x)
+        scale = self.theirs.add(rows, first, y)
+        shares = torch.exp(y - self.theirs.best[rows][:, None])
+        self.weighted[rows] = self.weighted[rows] * scale + (shares * (y - x)).sum(-1)
+
+    def top1(self) -> float:
+        """Share of positions with the same likeliest id."""
+        return (self.ours.best_id == self.theirs.best_id).double().mean().item()
+
+    def cosine(self) -> float:
+        """Of all logits as one vector."""
+        xy, xx, yy = self.products.tolist()
+        return xy / math.sqrt(xx * yy) if xx > 0 and yy > 0 else math.nan
+
+    def kl(self) -> float:
+        """Mean divergence of our distribution from theirs, in nats."""
+        assert self.weighted is not None
+        differ = self.weighted / self.theirs.total
+        log_sums = (self.ours.best + self.ours.total.log()) - (
+            self.theirs.best + self.theirs.total.log()
+        )
+        return max(0.0, (differ + log_sums).mean().item())
+
+
+def _unlike(batch: Inputs) -> Compared:
+    n_rows, length = batch.ids.shape
+    worst = Comparison(batch.name, n_rows, length, math.nan, math.inf, math.inf, math.nan, 0.0)
+    return Compared(worst, torch.full((length,), math.inf), torch.full((length,), math.nan))
+
+
+def _keep_largest(kept: Tensor, rows: slice, values: Tensor) -> None:
+    # NaN is the largest: amax and maximum hand it on.
+    kept[rows] = torch.maximum(kept[rows], values.amax(-1).double())
+
+
+def _worst(values: Tensor) -> float:
+    worst = values.max().item()
+    return math.inf if math.isnan(worst) else worst
+
+
 def _largest(values: Tensor) -> float:
     low, high = (value.item() for value in values.aminmax())
-    return math.inf if math.isnan(low) else max(-low, high)
+    return math.inf if math.isnan(low) else max(abs(low), abs(high))

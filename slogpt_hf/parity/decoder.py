@@ -94,6 +94,21 @@ def hidden_states(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Iterator[T
     yield norm(model, family.norm, x)
 
 
+def block_parts(model: Decoder, i: int, x: Tensor) -> dict[str, Tensor]:
+    """What the parts of block i give for the stream (B, T, n) that enters it, in its dtype."""
+    table = rotary_table(model.spec, x.shape[1], x.dtype)
+    block = model.family.blocks.format(i=i)
+    norm1 = norm(model, block + model.family.norm1, x)
+    attended = attention(model, block, norm1, table)
+    norm2 = norm(model, block + model.family.norm2, x + attended)
+    return {
+        "norm 1": norm1,
+        "attention": attended,
+        "norm 2": norm2,
+        "MLP": mlp(model, block, norm2),
+    }
+
+
 def logits(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Tensor:
     """Logits (B, T, V) of every position, in ``dtype``; arguments as in ``hidden_states``."""
     return head(model, final_state(model, ids, dtype))
@@ -143,6 +158,8 @@ def rotary_table(spec: Spec, length: int, dtype: torch.dtype) -> Tensor:
     """Cosines and sines (2, T, d/2) of position times 1 / theta^(2j/d); empty if not rotary."""
     if spec.rope_theta is None:
         return torch.empty(0)
+    if dtype.itemsize < 4:  # the trainers keep their tables in float32
+        return rotary_table(spec, length, torch.float32).to(dtype)
     exponents = torch.arange(0, spec.head_dim, 2).to(dtype) / spec.head_dim
     angles = torch.outer(torch.arange(length).to(dtype), 1.0 / spec.rope_theta**exponents)
     return torch.stack((angles.cos(), angles.sin()))

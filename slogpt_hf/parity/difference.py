@@ -8,10 +8,10 @@ import torch
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import UsageError
-from slogpt_hf.parity.comparing import Halves, Run, distance
+from slogpt_hf.parity import decoder
+from slogpt_hf.parity.comparing import distance
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
-from slogpt_hf.parity.gate import float64
 from slogpt_hf.parity.inputs import inputs_for
 
 POSITIONS = 256  # compared at a time
@@ -61,11 +61,12 @@ def difference(checkpoint: Checkpoint, original: Checkpoint) -> Difference:
             hint="Name the checkpoint that it was quantised from.",
         )
     logit = max_logit = 0.0
-    models = [_halves(each) for each in (checkpoint, original)]
+    models = [_decoder(each) for each in (checkpoint, original)]
     for batch in inputs_for(checkpoint.spec):
-        runs = [Run.of(model, batch.ids) for model in models]
+        states = [decoder.final_state(m, batch.ids, torch.float64).flatten(0, 1) for m in models]
         for start in range(0, batch.ids.numel(), POSITIONS):
-            a, b = (run.logits(slice(start, start + POSITIONS)) for run in runs)
+            rows = slice(start, start + POSITIONS)
+            a, b = (decoder.head(m, x[rows]) for m, x in zip(models, states, strict=True))
             logit = max(logit, distance(a, b))
             max_logit = max(max_logit, b.abs().max().item())
     return Difference(weight, logit, max_logit)
@@ -76,6 +77,6 @@ def _weights(checkpoint: Checkpoint) -> dict[str, str]:
     return {role: part.source for role, part in checkpoint.parts.items() if part.rows is None}
 
 
-def _halves(checkpoint: Checkpoint) -> Halves:
+def _decoder(checkpoint: Checkpoint) -> Decoder:
     family, spec = FAMILIES[checkpoint.dialect], checkpoint.spec
-    return float64(Decoder(family, spec, checkpoint.tensors, checkpoint.adapters))
+    return Decoder(family, spec, checkpoint.tensors, checkpoint.adapters)

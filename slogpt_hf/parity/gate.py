@@ -9,43 +9,66 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import decoder, loading
-from slogpt_hf.parity.comparing import (
-    Apply,
-    Halves,
-    Run,
-    compare,
-    distance,
-    equal_rows,
-    relative_error,
-)
+from slogpt_hf.parity.behaviour import Subject, behaviours, sequence_for
+from slogpt_hf.parity.comparing import Compared, Run, absolute_error, equal_rows, relative_error
+from slogpt_hf.parity.controls import ROWS, TOKENS, Shaking, shake
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
-from slogpt_hf.parity.float64 import Float64Everywhere
+from slogpt_hf.parity.faults import Patient
 from slogpt_hf.parity.inputs import Inputs, inputs_for
-from slogpt_hf.parity.merging import Merged
-from slogpt_hf.parity.report import (
-    EMBEDDING_DIFFERS,
-    HEAD_DIFFERS,
-    MERGE_DIFFERS,
-    Comparison,
-    ParityReport,
+from slogpt_hf.parity.judging import (
+    FP32_NOISE_FACTOR,
+    FP64_BOUND,
+    fp32_bound,
+    judge,
+    judge_further,
+    merges,
+    noise_bound,
 )
+from slogpt_hf.parity.lockstep import (
+    ENTRY,
+    EXIT,
+    Models,
+    first_part,
+    in_lockstep,
+    splits,
+    steps,
+    worst_layers,
+)
+from slogpt_hf.parity.merging import Merged
+from slogpt_hf.parity.oracles import Testimony, recorded_beside, witnesses
+from slogpt_hf.parity.reference import ask_reference
+from slogpt_hf.parity.report import (
+    TENSORS_DIFFER,
+    Comparison,
+    Layer,
+    ParityReport,
+    Position,
+    Published,
+)
+from slogpt_hf.parity.shaken import (
+    Noise,
+    Route,
+    Shaken,
+    route_to,
+    shaken_fetch,
+    unequal_tensors,
+)
+from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
 
-FP64_BOUND = 1e-10
-FP32_NOISE_FACTOR = 4
-FLOOR_ULPS = 2  # noise below this many float32 ulps of the largest logit is luck
 PASSES_PER_BATCH = 4
 MERGE_PASSES_PER_BATCH = 2
 PROBE_TOKENS = 8
+STRETCHES = 64
 FLOAT32_ONLY = "the rounding of float32, float64 agrees everywhere"
 UNPLACED = "a place that the artefact's class does not show"
 SIZES = {
@@ -71,6 +94,7 @@ def verify_artefact(
     folder: Path,
     *,
     text_ids: Sequence[int] = (),
+    reference: str | None = None,
     trust_remote_code: bool = False,
     advance: Callable[[int], None] = lambda passes: None,
 ) -> ParityReport:
@@ -80,11 +104,13 @@ def verify_artefact(
         checkpoint: the original.
         folder: the artefact, as ``from_pretrained`` loads it.
         text_ids: token ids of real text to run as well.
+        reference: ``path/model.py:Class`` of the training repository, to be asked as well.
         trust_remote_code: run a modeling file that is not the one of this package.
         advance: told the forward passes done since its last call; ``n_passes`` is their number.
 
     Returns:
-        The report; ``passed`` is the verdict. A failed one names the first diverging layer.
+        The report; ``passed`` is the verdict. A failed one names the first diverging layer, and
+        one whose gate is invalid the fault that it would not have caught.
 
     Raises:
         CheckpointError: the artefact does not load, or its tensors are not the model's.
@@ -92,78 +118,73 @@ def verify_artefact(
     dtype = loading.stored_dtype(folder)
     loading.import_class(folder)
     started = time.perf_counter()
-    spec = checkpoint.spec
-    single = loading.load_artefact(folder, torch.float32, trust_remote_code)
+    spec, stored = checkpoint.spec, StoredTensors(folder)
+    exact, single = (
+        stream_artefact(folder, each, stored, trust_remote_code)
+        for each in (torch.float64, torch.float32)
+    )
     if failures := unlike(spec, single):
-        return not_run(
-            oracle_name(checkpoint, dtype), dtype, failures, time.perf_counter() - started
-        )
-    with Float64Everywhere():
-        exact = loading.load_artefact(folder, torch.float64, trust_remote_code)
+        seconds = time.perf_counter() - started
+        return not_run(oracle_name(checkpoint, dtype), dtype, failures, seconds)
     original = rounded(checkpoint, getattr(torch, dtype))
     batches = inputs_for(spec, text_ids)
-    forward_seconds = 0.0
-
-    def timed(function: Apply) -> Apply:
-        def run(x: Tensor) -> Tensor:
-            nonlocal forward_seconds
-            start = time.perf_counter()
-            output = function(x)
-            forward_seconds += time.perf_counter() - start
-            return output
-
-        return run
-
-    embedding, head = (original.tensors[n] for n in (original.embedding_name, original.head_name))
-    split = loading.splits(single, batches[0].ids[:2, :PROBE_TOKENS])
-    models = [
-        halves.wrapped(timed)
-        for halves in (
-            oracle(original, timed(torch.Tensor.double)(head)),
-            oracle(original, timed(torch.Tensor.float)(head)),
-            loading.halves(exact, split).wrapped(lifted),
-            loading.halves(single, split),
-        )
-    ]
-
-    def run(model: Halves, ids: Tensor) -> Run:
-        result = Run.of(model, ids)
-        advance(1)
-        return result
-
-    comparisons = tuple(
-        compare(batch, spec.vocab_size, *(run(model, batch.ids) for model in models))
-        for batch in batches
+    # Foreign code may treat long sequences in another way.
+    probe = batches[0].ids[:2, : None if trust_remote_code else PROBE_TOKENS]
+    if not steps(single, probe):
+        exact, single = (replace(model, blocks=()) for model in (exact, single))
+    whole = splits(single, probe)
+    models = Models(original, exact, single, whole, advance)
+    compared, layers = zip(*(in_lockstep(models, batch) for batch in batches), strict=True)
+    comparisons = tuple(each.comparison for each in compared)
+    merge_error = _merge_error(checkpoint, batches, models) if checkpoint.adapters else None
+    embedding_equal = equal_rows(
+        original.tensors[original.embedding_name], exact.raw(exact.embedding_name)
     )
-    merge_error = None
-    if checkpoint.adapters:
-        merged, unmerged = (model.wrapped(timed) for model in with_adapters(checkpoint))
-        merge_error = max(
-            relative_error(spec.vocab_size, run(merged, batch.ids), run(unmerged, batch.ids))
-            for batch in batches
-        )
-    embedding_equal = equal_rows(loading.embedding(exact), embedding)
-    head_equal = equal_rows(loading.head_weight(exact), head)
+    head_equal = equal_rows(original.tensors[original.head_name], exact.raw(exact.head_name))
+    route = route_to(checkpoint, type(exact.model).__name__, stored) if exact.blocks else None
+    shaking = _shaken(
+        original, checkpoint, route, folder, stored, batches[0].ids, trust_remote_code
+    )
     bound = fp32_bound(comparisons)
-    failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error)
-    unequal = [
-        batch
-        for batch, c in zip(batches, comparisons, strict=True)
-        if not c.fp64_error <= FP64_BOUND
-    ]
-    divergence = None
-    if not embedding_equal:
-        divergence = "embedding and positions"
-    elif unequal:
-        divergence = first_divergence(original, exact, unequal)
-    elif not head_equal:
-        divergence = "final norm or head"
-    elif not merges(merge_error):
+    published = None
+    if dtype != "float32":
+        published = _published(original, folder, stored, batches, dtype, trust_remote_code)
+    subject = Subject(
+        folder,
+        stored,
+        exact,
+        stream_artefact(folder, torch.float64, stored, trust_remote_code, attention="eager"),
+        single,
+        original,
+        sequence_for(batches[0].ids, spec.block_size),
+        tuple(text_ids[: spec.block_size]),
+        bound / FP32_NOISE_FACTOR,
+        trust_remote_code,
+    )
+    failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error, shaking)
+    unequal = unequal_tensors(stored, route, original.tensors) if route and not failures else []
+    if unequal:
+        more = f" and {len(unequal) - 6} more" if len(unequal) > 6 else ""
+        failures = (f"{TENSORS_DIFFER}: {', '.join(unequal[:6])}{more}.",)
+    acts = behaviours(subject, FP64_BOUND) if not failures else ()
+    said = _testimonies(checkpoint, reference, subject.ids)
+    heard = tuple(witnesses(said, original, exact, single))
+    failures += judge_further(acts, published, heard)
+    divergence = _divergence(
+        original, exact, batches, layers, comparisons, embedding_equal, head_equal
+    )
+    if divergence is None and not merges(merge_error):
         divergence = "its merged adapters"
-    elif failures:
+    if divergence is None and shaking is not None and shaking.place is not None:
+        divergence = f"{shaking.place}, on shaken weights"
+    if divergence is None and unequal:
+        divergence = unequal[0]
+    if divergence is None and any("float32 error" in failure for failure in failures):
         divergence = FLOAT32_ONLY
+    if divergence is None and failures:
+        divergence = failures[0].partition(": ")[0]
     return ParityReport(
-        passed=not failures,
+        failures=failures,
         oracle=oracle_name(checkpoint, dtype),
         dtype=dtype,
         comparisons=comparisons,
@@ -173,11 +194,139 @@ def verify_artefact(
         embedding_equal=embedding_equal,
         covered_ids=len({i for batch in batches for i in batch.ids.flatten().tolist()}),
         first_divergence=divergence,
-        failures=failures,
         seconds=time.perf_counter() - started,
-        forward_seconds=forward_seconds,
+        forward_seconds=models.clock.seconds,
         merge_error=merge_error,
+        layers=worst_layers(list(layers)),
+        positions=stretches(compared[0]),
+        shaken_error=shaking.error if shaking else None,
+        controls=shaking.controls if shaking else (),
+        behaviours=acts,
+        witnesses=heard,
+        published=published,
     )
+
+
+def _published(
+    original: Decoder,
+    folder: Path,
+    stored: StoredTensors,
+    batches: Sequence[Inputs],
+    dtype: str,
+    trust_remote_code: bool,
+) -> Published:
+    """Both models in the artefact's own dtype, each batch; the original's error says how far."""
+    kind = getattr(torch, dtype)
+    model = stream_artefact(folder, kind, stored, trust_remote_code)
+    head, vocabulary = original.tensors[original.head_name], original.spec.vocab_size
+    error = noise = largest = 0.0
+    for batch in batches:
+        exact, own = (
+            Run(decoder.final_state(original, batch.ids, each).flatten(0, 1), head)
+            for each in (torch.float64, kind)
+        )
+        ours = Run(model.final_state(batch.ids).flatten(0, 1), model.raw(model.head_name))
+        error = max(error, absolute_error(vocabulary, ours, own)[0])
+        off, most = absolute_error(vocabulary, own, exact)
+        noise, largest = max(noise, off), max(largest, most)
+    return Published(dtype, error, noise, noise_bound(noise, largest, kind))
+
+
+def _testimonies(checkpoint: Checkpoint, reference: str | None, ids: Tensor) -> Iterator[Testimony]:
+    if reference is not None:
+        yield ask_reference(checkpoint, reference, ids)
+    if (recorded := recorded_beside(checkpoint)) is not None:
+        yield recorded
+
+
+def stretches(compared: Compared) -> tuple[Position, ...]:
+    """The positions of a comparison in at most STRETCHES pieces, the worst of each."""
+    length = len(compared.fp32_error)
+    step = math.ceil(length / STRETCHES)
+    return tuple(
+        Position(
+            start,
+            min(start + step, length) - 1,
+            compared.fp32_error[start : start + step].max().item(),
+            compared.fp32_noise[start : start + step].max().item(),
+        )
+        for start in range(0, length, step)
+    )
+
+
+def _merge_error(checkpoint: Checkpoint, batches: Sequence[Inputs], models: Models) -> float:
+    """How far merged adapters are from adapters beside their weights, in float64."""
+    family, spec = FAMILIES[checkpoint.dialect], checkpoint.spec
+    tensors, adapters = checkpoint.tensors, checkpoint.adapters
+    pair = (
+        Decoder(family, spec, Merged(tensors, adapters)),
+        Decoder(family, spec, tensors, adapters),
+    )
+
+    def run(model: Decoder, ids: Tensor) -> Run:
+        states = decoder.final_state(model, ids, torch.float64).flatten(0, 1)
+        models.advance(1)
+        if model.head_name in model.adapters:
+            return Run(decoder.head(model, states), None)
+        return Run(states, model.tensors[model.head_name])
+
+    return max(
+        relative_error(spec.vocab_size, *(run(model, batch.ids) for model in pair))
+        for batch in batches
+    )
+
+
+def _shaken(
+    original: Decoder,
+    checkpoint: Checkpoint,
+    route: Route | None,
+    folder: Path,
+    stored: StoredTensors,
+    ids: Tensor,
+    trust_remote_code: bool,
+) -> Shaking | None:
+    """The comparison on shaken weights with its controls; None where the way there is not known."""
+    if route is None:
+        return None
+    noise = Noise(original.tensors, route.same)
+    fetch = shaken_fetch(stored, route, noise)
+    planted: dict[str, Tensor] = {}
+
+    def fetch_planted(name: str) -> Tensor:
+        return planted[name] if name in planted else fetch(name)
+
+    model = stream_artefact(folder, torch.float64, stored, trust_remote_code, fetch_planted)
+    patient = Patient(checkpoint.spec, route, model, fetch, stored, planted)
+    shaken = Decoder(original.family, original.spec, Shaken(noise))
+    length = min(TOKENS, checkpoint.spec.block_size, ids.numel())
+    rows = max(1, min(ROWS, ids.numel() // length))
+    some = ids.flatten()[: rows * length].view(rows, length)
+    return shake(shaken, patient, some, FP64_BOUND)
+
+
+def _divergence(
+    original: Decoder,
+    exact: Streamed,
+    batches: Sequence[Inputs],
+    layers: Sequence[Sequence[Layer]],
+    comparisons: Sequence[Comparison],
+    embedding_equal: bool,
+    head_equal: bool,
+) -> str | None:
+    """Where the artefact first leaves the original in float64: a layer, and the part of it."""
+    if not embedding_equal:
+        return ENTRY
+    for batch, places in zip(batches, layers, strict=True):
+        for index, layer in enumerate(places):
+            if layer.fp64_error <= FP64_BOUND:
+                continue
+            if layer.name in (ENTRY, EXIT):
+                return ENTRY if layer.name == ENTRY else "final norm or head"
+            part = first_part(original, exact, batch.ids, index - 1, FP64_BOUND)
+            return f"{layer.name}, {part}" if part else layer.name
+    if not head_equal or not all(c.fp64_error <= FP64_BOUND for c in comparisons):
+        return "final norm or head" if any(layers) else UNPLACED
+    return None
 
 
 def oracle_name(checkpoint: Checkpoint, dtype: str) -> str:
@@ -190,61 +339,36 @@ def oracle_name(checkpoint: Checkpoint, dtype: str) -> str:
     )
 
 
-def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:
-    """The original with its weights, adapters merged, in the artefact's dtype.
+class Rounded(Mapping[str, Tensor]):
+    """Tensors in another dtype, each cast when it is asked for."""
 
-    Every tensor is fetched once; one that is mapped and of that dtype is not copied.
-    """
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self.tensors, self.dtype = tensors, dtype
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name].to(self.dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+
+def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:
+    """The original with its weights, adapters merged, in the artefact's dtype."""
     tensors: Mapping[str, Tensor] = checkpoint.tensors
     if checkpoint.adapters:
         tensors = Merged(tensors, checkpoint.adapters)
-    return Decoder(
-        FAMILIES[checkpoint.dialect],
-        checkpoint.spec,
-        {name: tensors[name].to(dtype) for name in tensors},
-    )
+    return Decoder(FAMILIES[checkpoint.dialect], checkpoint.spec, Rounded(tensors, dtype))
 
 
-def with_adapters(checkpoint: Checkpoint) -> tuple[Halves, Halves]:
-    """The original in float64 with its adapters merged, nothing rounded, and as it is."""
-    family, spec = FAMILIES[checkpoint.dialect], checkpoint.spec
-    tensors, adapters = checkpoint.tensors, checkpoint.adapters
-    merged = Decoder(family, spec, Merged(tensors, adapters))
-    return float64(merged), float64(Decoder(family, spec, tensors, adapters))
-
-
-def float64(model: Decoder) -> Halves:
-    """A model in float64 whose tensors are cast where they are used."""
-    return Halves(
-        lambda ids: decoder.final_state(model, ids, torch.float64),
-        lambda rows: decoder.head(model, rows),
-    )
-
-
-def oracle(original: Decoder, head: Tensor) -> Halves:
-    """The original in the dtype of ``head``, its head (V, n) cast once and not for every chunk."""
-    return Halves(
-        lambda ids: decoder.final_state(original, ids, head.dtype),
-        lambda rows: functional.linear(rows, head),
-    )
-
-
-def lifted(function: Apply) -> Apply:
-    """``function`` under ``Float64Everywhere``."""
-
-    def run(x: Tensor) -> Tensor:
-        with Float64Everywhere():
-            return function(x)
-
-    return run
-
-
-def unlike(spec: Spec, model: nn.Module) -> tuple[str, ...]:
+def unlike(spec: Spec, model: Streamed) -> tuple[str, ...]:
     """How the artefact's sizes differ from the original's, one sentence each; empty if not.
 
     Logits cannot tell all of it: with rotary positions another context length changes none.
     """
-    sizes = loading.sizes(model)
+    sizes = model.sizes
     return tuple(
         f"The artefact's {what} is {sizes[name]}, the original's is {getattr(spec, name)}."
         for name, what in SIZES.items()
@@ -255,7 +379,6 @@ def unlike(spec: Spec, model: nn.Module) -> tuple[str, ...]:
 def not_run(oracle: str, dtype: str, failures: tuple[str, ...], seconds: float) -> ParityReport:
     """The report on an artefact whose sizes are not the original's."""
     return ParityReport(
-        passed=False,
         oracle=oracle,
         dtype=dtype,
         comparisons=(),
@@ -269,58 +392,3 @@ def not_run(oracle: str, dtype: str, failures: tuple[str, ...], seconds: float) 
         seconds=seconds,
         forward_seconds=0.0,
     )
-
-
-def fp32_bound(comparisons: Sequence[Comparison]) -> float:
-    """4 x the original's rounding noise over all batches, with a floor of a few ulps."""
-    noise = max(c.fp32_noise for c in comparisons)
-    ulp = torch.finfo(torch.float32).eps * max(c.max_logit for c in comparisons)
-    return FP32_NOISE_FACTOR * max(noise, FLOOR_ULPS * ulp)
-
-
-def merges(merge_error: float | None) -> bool:
-    """Whether merged adapters compute what the original computes; NaN is not."""
-    return merge_error is None or merge_error <= FP64_BOUND
-
-
-def judge(
-    comparisons: Sequence[Comparison],
-    bound: float,
-    embedding_equal: bool,
-    head_equal: bool,
-    merge_error: float | None = None,
-) -> tuple[str, ...]:
-    """Why the artefact is not equal to the original, one sentence a reason; empty if it is."""
-    failures = []
-    for c in comparisons:
-        # Written so that a NaN fails.
-        if not c.fp64_error <= FP64_BOUND:
-            failures.append(
-                f"{c.name}: float64 relative error {c.fp64_error:.2e} > {FP64_BOUND:.0e}."
-            )
-        if not c.fp32_error <= bound:
-            failures.append(f"{c.name}: float32 error {c.fp32_error:.2e} > {bound:.2e}.")
-    if not embedding_equal:
-        failures.append(EMBEDDING_DIFFERS)
-    if not head_equal:
-        failures.append(HEAD_DIFFERS)
-    if not merges(merge_error):
-        failures.append(
-            f"{MERGE_DIFFERS}: float64 relative error {merge_error:.2e} > {FP64_BOUND:.0e}."
-        )
-    return tuple(failures)
-
-
-def first_divergence(original: Decoder, exact: nn.Module, batches: Sequence[Inputs]) -> str:
-    """Where the artefact's residual stream first leaves the original's, in float64."""
-    for batch in batches:
-        with Float64Everywhere():
-            streams = loading.residual_stream(exact, original.spec.n_layer, batch.ids)
-        if not streams:
-            return UNPLACED
-        sources = decoder.hidden_states(original, batch.ids, torch.float64)
-        # The oracle's last state is behind the final norm; the streams end before it.
-        for i, (ours, theirs) in enumerate(zip(streams, sources, strict=False)):
-            if not distance(ours, theirs) <= FP64_BOUND * theirs.abs().max().item():
-                return "embedding and positions" if i == 0 else f"layer {i - 1}"
-    return "final norm or head"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from filecmp import cmp as same_content
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
 from slogpt_hf.conversion.targets import SLOGPT
 from slogpt_hf.errors import CheckpointError, UsageError, first_line
-from slogpt_hf.parity.comparing import Halves
 from slogpt_hf.progress import quiet_transformers
 
+OTHER_WEIGHTS = ("quantization_config", "transformers_weights")
 OWN_MODELING_FILES = {t.modeling_file for t in SLOGPT.values() if t.modeling_file}
 
 
@@ -49,6 +48,20 @@ def stored_dtype(folder: Path) -> str:
     return str(dtype)
 
 
+def require_plain(folder: Path) -> None:
+    """Raise unless the weights are what the safetensors files of the usual names hold.
+
+    Raises:
+        CheckpointError: ``config.json`` makes transformers load others, or quantise them.
+    """
+    for field in OTHER_WEIGHTS:
+        if _config(folder).get(field) is not None:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: sets {field}, under which other weights are loaded.",
+                hint="Only weights that are loaded as they are stored can be verified.",
+            )
+
+
 def load_artefact(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> nn.Module:
     """Load the artefact for inference, its weights upcast to ``dtype``.
 
@@ -59,14 +72,14 @@ def load_artefact(folder: Path, dtype: torch.dtype, trust_remote_code: bool = Fa
     from transformers import AutoModelForCausalLM
 
     stored_dtype(folder)
-    runs_code = _runs_code(folder, trust_remote_code)
+    code = runs_code(folder, trust_remote_code)
     with quiet_transformers():
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
                 local_files_only=True,
-                trust_remote_code=runs_code,
+                trust_remote_code=code,
                 output_loading_info=True,
             )
         except Exception as error:  # whatever a damaged artefact makes transformers raise
@@ -95,88 +108,16 @@ def import_class(folder: Path) -> None:
             getattr(transformers, str(name), None)
 
 
-def splits(model: nn.Module, probe: Tensor) -> bool:
-    """Whether the head, applied to what is before it, gives the whole model's logits bit for bit.
-
-    Users call the whole model, and one may do more than that, such as scaling its logits.
-
-    Args:
-        model: the loaded artefact.
-        probe: ids (B, T) to run both ways.
-    """
-    head: nn.Module | None = model.get_output_embeddings()  # type: ignore[operator]
-    if head is None or model.base_model is model:
-        return False
-    return torch.equal(head(final_state(model, probe)), logits(model, probe))
-
-
-def halves(model: nn.Module, split: bool) -> Halves:
-    """The model before its head, and the head; or, not split, the whole model and nothing."""
-    if not split:
-        return Halves(partial(logits, model), lambda rows: rows)
-    return Halves(partial(final_state, model), model.get_output_embeddings())  # type: ignore[operator]
-
-
-def final_state(model: nn.Module, ids: Tensor) -> Tensor:
-    """What enters the head (B, T, n) for ids (B, T)."""
-    state: Tensor = model.base_model(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[operator]
-    return state
-
-
-def sizes(model: nn.Module) -> dict[str, int | None]:
-    """Vocabulary, context, layers and width of the artefact; None where it does not say."""
-    config: Any = model.config
-    vocabulary, width = embedding(model).shape
-    return {
-        "vocab_size": vocabulary,
-        "block_size": getattr(config, "max_position_embeddings", None),
-        "n_layer": getattr(config, "num_hidden_layers", None),
-        "n_embd": width,
-    }
-
-
-def embedding(model: nn.Module) -> Tensor:
-    """The embedding's rows (V, n)."""
-    weight: Tensor = model.get_input_embeddings().weight  # type: ignore[operator]
-    return weight
-
-
-def head_weight(model: nn.Module) -> Tensor:
-    """The head's rows (V, n)."""
-    weight: Tensor = model.get_output_embeddings().weight  # type: ignore[operator]
-    return weight
-
-
 def logits(model: nn.Module, ids: Tensor) -> Tensor:
     """Logits (B, T, V) of every position for ids (B, T)."""
     output: Tensor = model(input_ids=ids, use_cache=False).logits
     return output
 
 
-def residual_stream(model: nn.Module, n_layer: int, ids: Tensor) -> list[Tensor]:
-    """What enters the first block and what each block gives: ``n_layer + 1`` x (B, T, n).
-
-    Empty if the model has no list of ``n_layer`` blocks.
-    """
-    lists = (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == n_layer)
-    if (blocks := next(lists, None)) is None:
-        return []
-    stream: list[Tensor] = []
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        stream.append(args[0] if args else kwargs["hidden_states"])
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        stream.append(output[0] if isinstance(output, tuple) else output)
-
-    hooks = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
-    hooks += [block.register_forward_hook(after) for block in blocks]
-    try:
-        model.base_model(input_ids=ids, use_cache=False)  # type: ignore[operator]
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return stream
+def class_name(folder: Path) -> str | None:
+    """The transformers class that ``config.json`` names; None if it names none or several."""
+    names = _config(folder).get("architectures")
+    return str(names[0]) if isinstance(names, list) and len(names) == 1 else None
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -184,8 +125,13 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _runs_code(folder: Path, trusted: bool) -> bool:
-    """Whether transformers imports a modeling file: this package's own, or a trusted one."""
+def runs_code(folder: Path, trusted: bool) -> bool:
+    """Whether transformers imports a modeling file: this package's own, or a trusted one.
+
+    Raises:
+        UsageError: it is neither.
+        CheckpointError: it is not there.
+    """
     auto_map = _config(folder).get("auto_map")
     if not isinstance(auto_map, dict):
         return False

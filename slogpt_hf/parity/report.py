@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
-SCHEMA = 1
+SCHEMA = 2
 EMBEDDING_DIFFERS = "The embedding's rows differ from the original's."
 HEAD_DIFFERS = "The head's rows differ from the original's."
+TENSORS_DIFFER = "Stored tensors are not the original's, bit for bit"
+SHAKEN_DIFFERS = "On shaken weights the artefact is not equal"
 MERGE_DIFFERS = "The merged adapters do not compute what the adapters beside the weights compute"
 
 
@@ -25,6 +27,9 @@ class Comparison:
         fp32_error: max |artefact - original| in float32.
         fp32_noise: max |original in float32 - original in float64|.
         top1: share of positions whose most likely token agrees in float32; shown, not judged.
+        cosine: of all float32 logits as one vector; shown, not judged.
+        kl: mean divergence of the artefact's distribution from the original's in float32, nats;
+            shown, not judged.
     """
 
     name: str
@@ -35,6 +40,119 @@ class Comparison:
     fp32_error: float
     fp32_noise: float
     top1: float
+    cosine: float = math.nan
+    kl: float = math.nan
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Artefact against original behind one layer, the worst over all batches.
+
+    Attributes:
+        name: of the place.
+        fp64_error: max |artefact - original| of the residual stream in float64, relative to the
+            largest value of the original's.
+        fp32_error: max |artefact - original| in float32.
+        fp32_noise: max |original in float32 - original in float64|.
+    """
+
+    name: str
+    fp64_error: float
+    fp32_error: float
+    fp32_noise: float
+
+
+@dataclass(frozen=True)
+class Position:
+    """Artefact against original at consecutive positions of the full block, in float32.
+
+    Attributes:
+        first: position, from 0.
+        last: position.
+        fp32_error: max |artefact - original| of their logits.
+        fp32_noise: max |original in float32 - original in float64|.
+    """
+
+    first: int
+    last: int
+    fp32_error: float
+    fp32_noise: float
+
+
+@dataclass(frozen=True)
+class Control:
+    """What became of a fault that was planted in the artefact.
+
+    Attributes:
+        name: of the fault.
+        outcome: the gate caught it, or missed it; or it cannot occur in this model.
+        error: relative error in float64 where it first shows; None where it cannot occur.
+    """
+
+    name: str
+    outcome: Literal["caught", "missed", "cannot occur"]
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """The artefact in the dtype that it is published in, against the original in that dtype.
+
+    Attributes:
+        dtype: of both.
+        error: max |artefact - original|, both computing in that dtype.
+        noise: max |original in that dtype - original in float64|.
+        bound: largest error allowed: 4 x the noise.
+    """
+
+    dtype: str
+    error: float
+    noise: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class Witness:
+    """What another witness says that the original computes, against both models.
+
+    Attributes:
+        name: recorded logits, or file and class of the training repository.
+        agrees: with the artefact, and with the built-in model.
+        error: max |artefact - witness| of the logits in float32.
+        built_in_error: max |built-in model - witness| in float32.
+        bound: largest error allowed: 4 x the built-in model's own noise on these ids.
+        fp64_error: the worse of both in float64, relative; None if the witness has no float64.
+        batch: rows that were run.
+        length: tokens of a row.
+    """
+
+    name: str
+    agrees: bool
+    error: float
+    built_in_error: float
+    bound: float
+    fp64_error: float | None
+    batch: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """The same computed two ways.
+
+    Attributes:
+        name: what was done.
+        passed: both ways agree.
+        error: how far they are apart, in the unit of the bound.
+        bound: how far they may be.
+        note: what else was found, for people.
+    """
+
+    name: str
+    passed: bool
+    error: float
+    bound: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +160,6 @@ class ParityReport:
     """The gate's verdict and everything it rests on.
 
     Attributes:
-        passed: the artefact computes what the original computes.
         oracle: what stood for the original in ``comparisons``; with adapters, the merged weights.
         dtype: dtype of the artefact's weights; the original was run with the same rounding.
         comparisons: one a batch; none where the sizes differ, since nothing was run.
@@ -59,9 +176,16 @@ class ParityReport:
         forward_seconds: of these, inside the forward passes that it cannot avoid.
         merge_error: max |merged - unmerged original| in float64, weights not rounded, relative to
             the largest logit; None without adapters and where nothing was run.
+        layers: the comparison behind every layer; empty where the class shows none, or nothing ran.
+        positions: the comparison along the full block, at most 64 stretches.
+        shaken_error: largest relative error in float64 on shaken weights; None where the way from
+            the checkpoint's tensors to the artefact's is not known.
+        controls: what became of every fault that was planted; empty without ``shaken_error``.
+        behaviours: caches, padding, generation and so on.
+        witnesses: other oracles that were asked.
+        published: the comparison in the artefact's own dtype; None where that is float32.
     """
 
-    passed: bool
     oracle: str
     dtype: str
     comparisons: tuple[Comparison, ...]
@@ -75,6 +199,35 @@ class ParityReport:
     seconds: float
     forward_seconds: float
     merge_error: float | None = None
+    layers: tuple[Layer, ...] = ()
+    positions: tuple[Position, ...] = ()
+    shaken_error: float | None = None
+    controls: tuple[Control, ...] = ()
+    behaviours: tuple[Behaviour, ...] = ()
+    witnesses: tuple[Witness, ...] = ()
+    published: Published | None = None
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """The planted faults that the gate did not catch: it proves nothing then."""
+        return tuple(control.name for control in self.controls if control.outcome == "missed")
+
+    @property
+    def caught(self) -> int:
+        """How many planted faults the gate caught."""
+        return sum(control.outcome == "caught" for control in self.controls)
+
+    @property
+    def verdict(self) -> Literal["passed", "failed", "invalid"]:
+        """Equal; not equal; or the gate would not have caught a fault."""
+        if self.failures:
+            return "failed"
+        return "invalid" if self.missed else "passed"
+
+    @property
+    def passed(self) -> bool:
+        """The artefact computes what the original computes, and the gate would know if not."""
+        return self.verdict == "passed"
 
     @property
     def fp64_error(self) -> float:
@@ -99,6 +252,10 @@ class ParityReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; ``schema`` numbers the layout. What is not finite becomes null."""
         derived = {
+            "passed": self.passed,
+            "verdict": self.verdict,
+            "caught": self.caught,
+            "missed": list(self.missed),
             "fp64_error": self.fp64_error,
             "fp32_error": self.fp32_error,
             "fp32_noise": self.fp32_noise,
@@ -128,9 +285,28 @@ class ParityReport:
             for row in rows
         )
 
+    @property
+    def reason(self) -> str:
+        """Why the verdict is what it is, in one sentence for an error; empty when passed."""
+        if self.verdict == "invalid":
+            n = len(self.missed)
+            return (
+                f"{n} planted fault{'s' * (n > 1)} would not be caught: {', '.join(self.missed)}."
+            )
+        if not self.failures:
+            return ""
+        first = self.failures[0]
+        if self.first_divergence is None or first.startswith(f"{self.first_divergence}: "):
+            return first
+        return f"it first leaves it at {self.first_divergence}: {first}"
+
     def summary(self) -> str:
         """One line for a log."""
-        verdict = "equal to the original" if self.passed else "NOT equal to the original"
+        verdict = {
+            "passed": "equal to the original",
+            "failed": "NOT equal to the original",
+            "invalid": "NOT PROVEN, a planted fault was not caught",
+        }[self.verdict]
         if not self.comparisons:
             return f"{verdict}: {' '.join(self.failures)}"
         merge = "" if self.merge_error is None else f", merge error {self.merge_error:.1e}"

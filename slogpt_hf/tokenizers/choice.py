@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from slogpt_hf.checkpoints import Checkpoint
-from slogpt_hf.datasets import Vocabulary, find_meta, read_ids, read_meta
+from slogpt_hf.datasets import Vocabulary, find_ids, find_meta, read_ids, read_meta
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import write_files
 from slogpt_hf.tokenizers.characters import require_entry, write_character_tokenizer
@@ -126,10 +126,10 @@ def choose_tokenizer(
 ) -> TokenizerChoice:
     """Find the vocabulary of a checkpoint.
 
-    In this order: ``tokenizer``; ``dataset``; the checkpoint itself; for llama2.c, a
-    ``tokenizer.model`` or ``tokenizer.bin`` beside it with as many pieces as the model has rows;
-    ``meta.pkl`` beside it; the dataset that the trainer recorded, below the current folder or a
-    parent of the checkpoint's.
+    In this order: ``tokenizer`` (a ``dataset`` then gives real text alone); ``dataset``; the
+    checkpoint itself; for llama2.c, a ``tokenizer.model`` or ``tokenizer.bin`` beside it with as
+    many pieces as the model has rows; ``meta.pkl`` beside it; the dataset that the trainer
+    recorded, below the current folder or a parent of the checkpoint's.
 
     Raises:
         UsageError: none is found, and the message names the option that gives one; or the
@@ -137,17 +137,23 @@ def choose_tokenizer(
         CheckpointError: it cannot be read or does not fit the model.
     """
     if tokenizer is not None:
+        ids = find_ids(dataset, root or Path()) if dataset else None
+        folder = ids.parent if ids else None
         file = _pieces_file(Path(tokenizer))
         if file is not None:
             pieces = read_pieces(file)
             _require_fit(checkpoint, pieces.size, str(file), allow_spare_ids, "--tokenizer")
-            return _choice_of(pieces, checkpoint)
-        files = tokenizer_files(
-            tokenizer,
-            vocab_size=checkpoint.spec.vocab_size,
-            model_max_length=checkpoint.spec.block_size,
-        )
-        return TokenizerChoice(source=tokenizer, files=files)
+            choice = replace(_choice_of(pieces, checkpoint), dataset=folder)
+        else:
+            files = tokenizer_files(
+                tokenizer,
+                vocab_size=checkpoint.spec.vocab_size,
+                model_max_length=checkpoint.spec.block_size,
+            )
+            choice = TokenizerChoice(source=tokenizer, files=files, dataset=folder)
+        what = f"{checkpoint.path}: its embedding"
+        _require_known_ids(choice, checkpoint.spec.vocab_size, what, checkpoint.spec.block_size)
+        return choice
     if dataset is not None:
         meta: Path | None = find_meta(dataset, root or Path())
     elif checkpoint.vocabulary is not None:
@@ -167,7 +173,7 @@ def choose_tokenizer(
     _require_fit(checkpoint, vocabulary.size, vocabulary.source, allow_spare_ids, "--dataset")
     require_entry(vocabulary, unknown)
     choice = TokenizerChoice(vocabulary, dataset=meta.parent if meta else None, unknown=unknown)
-    _require_known_ids(choice, vocabulary, checkpoint.spec.block_size)
+    _require_known_ids(choice, vocabulary.size, vocabulary.source, checkpoint.spec.block_size)
     return choice
 
 
@@ -234,11 +240,11 @@ def _require_fit(
     )
 
 
-def _require_known_ids(choice: TokenizerChoice, vocabulary: Vocabulary, limit: int) -> None:
+def _require_known_ids(choice: TokenizerChoice, size: int, what: str, limit: int) -> None:
     ids = choice.text_ids(limit)
-    if ids and max(ids) >= vocabulary.size:
+    if ids and max(ids) >= size:
         raise CheckpointError(
-            f"{choice.dataset}: its token ids go up to {max(ids)}, but {vocabulary.source} has "
-            f"only {vocabulary.size} entries.",
+            f"{choice.dataset}: its token ids go up to {max(ids)}, but {what} has "
+            f"only {size} entries.",
             hint="Name the dataset that the model was trained on with --dataset.",
         )

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, REPORT_FILE, Record
 from slogpt_hf.hub.tree import loaded_beside
 from slogpt_hf.progress import human_bytes
-from slogpt_hf.recording import VERDICT_FIELDS
+from slogpt_hf.recording import FURTHER_FIELDS, VERDICT_FIELDS
 from slogpt_hf.signing import SIGNATURE_FILE, SignatureError, Signer
 from slogpt_hf.verification.contents import Contents
 
@@ -20,6 +20,9 @@ MOST_NAMED = 5  # problems in a message
 FP64_BOUND = 1e-10  # docs/parity.md; slogpt_hf.parity.gate has it too, but imports torch
 BATCH_FIGURES = ("fp64_error", "fp32_error", "fp32_noise")
 LARGEST_NUMBER = 2**63
+# What a report says that passed; and one of schema 2, whose gate plants faults.
+PASSED: dict[str, Any] = {"passed": True, "failures": []}
+PASSED_2: dict[str, Any] = {"verdict": "passed", "missed": []}
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,12 @@ def check_parity(record: Record, contents: Contents) -> Check:
     if not isinstance(report, dict):
         return _check("parity", [f"{REPORT_FILE} is missing or is no parity report"], "")
     problems = [] if REPORT_FILE in record["files"] else [f"{RECORD_FILE} lists no {REPORT_FILE}"]
+    old = report.get("schema") == 1
+    told = [f for f in FURTHER_FIELDS if not old or f in report or f in record["parity"]]
     problems += [
         f"{field} is {_shown(report.get(field))} in {REPORT_FILE}, "
         f"{_shown(record['parity'].get(field))} in {RECORD_FILE}"
-        for field in VERDICT_FIELDS
+        for field in (*VERDICT_FIELDS, *told)
         if field not in report or report[field] != record["parity"].get(field, math.nan)
     ]
     if not problems:
@@ -156,11 +161,13 @@ def _check(name: str, problems: Sequence[str], detail: str) -> Check:
 def _report_problems(report: Mapping[str, Any]) -> list[str]:
     """Why the figures of a report do not amount to a proof."""
     merge, batches = report.get("merge_error"), report.get("comparisons")
+    shaken = report.get("shaken_error")  # reports of schema 1 have none
     bounds = [
         ("fp64_error", report.get("fp64_error"), report.get("fp64_bound")),
         ("fp64_bound", report.get("fp64_bound"), FP64_BOUND),
         ("fp32_error", report.get("fp32_error"), report.get("fp32_bound")),
         ("merge_error", 0.0 if merge is None else merge, report.get("fp64_bound")),
+        ("shaken_error", 0.0 if shaken is None else shaken, report.get("fp64_bound")),
     ]
     problems = [
         f"{name} {_shown(value)} is not within {_shown(bound)}"
@@ -174,10 +181,22 @@ def _report_problems(report: Mapping[str, Any]) -> list[str]:
     ]
     problems += [
         f"{name} is {_shown(report.get(name))}"
-        for name, needed in (("passed", True), ("failures", []))
+        for name, needed in (PASSED if report.get("schema") == 1 else PASSED | PASSED_2).items()
         if report.get(name) != needed
     ]
+    if report.get("schema") != 1:
+        problems += _control_problems(report)
     return [f"{REPORT_FILE}: {problem}" for problem in problems]
+
+
+def _control_problems(report: Mapping[str, Any]) -> list[str]:
+    found = report.get("controls")
+    controls = [c for c in found if isinstance(c, dict)] if isinstance(found, list) else []
+    outcomes = [control.get("outcome") for control in controls]
+    problems = ["controls has a fault that was missed"] if "missed" in outcomes else []
+    if report.get("caught") != outcomes.count("caught") or not isinstance(found, list):
+        problems.append("caught is not the number of faults in controls")
+    return problems
 
 
 def _worst(batches: Any, name: str) -> float | None:

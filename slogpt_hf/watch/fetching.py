@@ -10,6 +10,7 @@ from pathlib import Path
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import require_file, staged_folder
 from slogpt_hf.progress import SILENT, Progress
+from slogpt_hf.recorded import recorded_names
 from slogpt_hf.settings import Settings
 from slogpt_hf.watch.candidate import Candidate
 from slogpt_hf.watch.files import METADATA, checkpoint_digest
@@ -54,8 +55,8 @@ def fetch(
     """Get a checkpoint, and the files of its commit that a release may need, onto the disk.
 
     A file on disk stays where it is. Of a git commit come the files of at most 16 MB, the
-    checkpoint, and what the settings name; Git LFS objects only of the latter two and of
-    vocabularies (``meta.pkl``). The repository is not written to.
+    checkpoint with its recorded logits, and what the settings name; Git LFS objects only of the
+    latter two and of vocabularies (``meta.pkl``). The repository is not written to.
 
     Args:
         candidate: what ``find_candidates`` found.
@@ -144,7 +145,10 @@ def _write(
         raise CheckpointError(
             f"{candidate.name}: is not in the commit {commit[:12]}.", hint="Plan again."
         )
-    own = weights_at(repository, commit, start, files[start]).files
+    own = {
+        *weights_at(repository, commit, start, files[start]).files,
+        *_recordings(candidate.name, is_folder=start == metadata),
+    }
     globs = _named_globs(repository, settings)
     sizes = sizes_of(repository.folder, files.values())
     root, objects = work / FILES, dict[str, Content]()
@@ -161,9 +165,16 @@ def _write(
         fetch_objects(repository, files, {root / n: c for n, c in objects.items()}, work, progress)
 
 
+def _recordings(name: str, *, is_folder: bool) -> set[str]:
+    """Where in the repository logits of a checkpoint may be recorded."""
+    folder = name if is_folder else posixpath.dirname(name)
+    return {posixpath.join(folder, each) for each in recorded_names(Path(name))}
+
+
 def _named_globs(repository: Repository, settings: Settings) -> list[str]:
     """Globs of the files of the repository that the settings name, or that lie below those."""
     values = [value for name in NAMED if (value := getattr(settings, name))]
+    values += [settings.reference.rpartition(".py:")[0] + ".py"] if settings.reference else []
     values += [DATASETS + settings.dataset] if settings.dataset else []
     paths = [repository.path_in(value) for value in values if not Path(value).is_absolute()]
     # The whole repository is no dataset.

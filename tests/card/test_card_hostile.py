@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from slogpt_hf.card import CardFacts, Sample, TokenizerFacts, render_facts
 from slogpt_hf.card.escaping import code, escape_markdown, fence, printable, python_literal
+from slogpt_hf.parity.report import Behaviour, Control, Published, Witness
 
 HOSTILE = (
     "a | b || c",
@@ -42,6 +43,10 @@ ANY_TEXT = st.one_of(
     ),
 )
 OWN_TAGS = {"<code>", "</code>", "<details>", "</details>", "<summary>", "</summary>"}
+# Of the pictures, which no text gets into.
+PICTURE = re.compile(
+    r'</?picture>|<source media="[^"<>]*" srcset="[^"<>]*">|<img [^<>]*width="800">'
+)
 
 
 def body_outside_code(card: str) -> list[str]:
@@ -68,6 +73,7 @@ def structure(card: str) -> list[str]:
         if line.startswith("|"):
             borders = re.findall(r"(?<!\\)\|", line)
             found.append(f"row of {len(borders) - 1}")
+        line = PICTURE.sub("", line)
         outside = re.sub(r"\(<https://[^>]*>\)", "", re.sub(r"`[^`]*`", "", line))
         tags = re.findall(r"<[^>]*>?", outside)
         assert set(tags) <= OWN_TAGS
@@ -92,7 +98,17 @@ def facts_with(make: Callable[..., CardFacts], texts: list[str]) -> CardFacts:
     return replace(
         facts,
         provenance=replace(facts.provenance, branch=f"b{branch}"),
-        parity=replace(facts.parity, comparisons=(comparison,) * 2, oracle=f"o{batch}"),
+        parity=replace(
+            facts.parity,
+            comparisons=(comparison,) * 2,
+            oracle=f"o{batch}",
+            shaken_error=1e-16,
+            controls=(Control(f"c{batch}", "caught", 1.0),),
+            behaviours=(Behaviour(f"a{note}", True, 0.0, 1e-10, f"n{value}"),),
+            witnesses=(Witness(f"w{file}", True, 0.0, 0.0, 1.0, None, 1, 2),),
+            published=Published(f"d{batch}", 0.0, 0.0, 1.0),
+        ),
+        has_pictures=True,
     )
 
 

@@ -306,6 +306,21 @@ def test_a_proven_pull_request_says_that_nothing_was_published() -> None:
     assert "proven, not published" in text and "from_pretrained" not in text
 
 
+def test_what_became_of_the_planted_faults() -> None:
+    controls = [
+        {"name": "a stale row", "outcome": "caught", "error": 1.0},
+        {"name": "theta", "outcome": "cannot occur", "error": None},
+    ]
+    text = summary_of([replace(RELEASED, report=REPORT | {"controls": controls})])
+    assert "Planted faults: 1 of 1 were caught.\n" in text
+    assert "Planted" not in summary_of([RELEASED])
+    missed = [*controls, {"name": "one | flipped bit", "outcome": "missed", "error": 0.0}]
+    invalid = replace(REFUSED, exit_code=5, report=REPORT | {"controls": missed})
+    text = summary_of([invalid])
+    assert "| **not proven: the gate is invalid** |" in text and "**refused**" not in text
+    assert "Planted faults: 1 of 2 were caught. **Not caught: <code>one &#124; flipped" in text
+
+
 @pytest.mark.parametrize("largest", [LARGEST, 60_000, 2_000])
 def test_a_summary_of_very_many_fits(largest: int) -> None:
     many = [replace(REFUSED, key=str(i), name="é" * 200, message="€" * 5000) for i in range(1500)]

@@ -127,6 +127,20 @@ def test_fields_and_base_reach_every_command_that_reads_a_checkpoint(
     assert seen[0].base_path == Path("base.pt")
 
 
+@pytest.mark.parametrize("name", ["convert-model", "verify", "release"])
+def test_a_reference_reaches_what_proves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, function, position = TAKERS[name]
+    seen: list[Settings] = []
+
+    def called(*values: Any, **_: Any) -> None:
+        seen.append(values[position])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function, called)
+    assert run([name, *arguments, "--reference", "model.py:GPT"]) == 130
+    assert seen[0].reference == "model.py:GPT"
+
+
 @pytest.mark.parametrize("name", ["convert-model", "release"])
 def test_unquantised_reaches_what_writes_a_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, function, position = TAKERS[name]

@@ -57,7 +57,7 @@ def test_unequal_model_is_not_published(
     assert {p.name for p in tmp_path.iterdir()} == {"hub", "here"}
     assert [str(p) for p in Path().rglob("*.json")] == [report or "parity.json"]
     kept = json.loads(Path(report or "parity.json").read_text())
-    assert kept["passed"] is False and kept["first_divergence"] == "layer 0"
+    assert kept["passed"] is False and kept["first_divergence"] == "layer 0, attention"
     assert kept["fp64_error"] > kept["fp64_bound"]
 
 
@@ -124,10 +124,12 @@ def test_verify_an_unequal_pair(
     (artefact / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-5}))
     outcome = cli("verify", path, artefact)
     assert outcome.code == 4
-    assert f"{artefact} leaves {path} at layer 0" in outcome.err
+    assert (
+        f"{artefact} is not equal to {path}: it first leaves it at layer 0, norm 1" in outcome.err
+    )
     outcome = cli("verify", path, artefact, "--json")
     assert outcome.code == 4
-    assert outcome.json["passed"] is False and outcome.json["first_divergence"] == "layer 0"
+    assert outcome.json["passed"] is False and outcome.json["first_divergence"] == "layer 0, norm 1"
 
 
 def test_verify_what_is_no_artefact(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec, TrainingFacts
 from slogpt_hf.checkpoints.adapters import Adapter
+from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.tensors import Stored, Tensors
+from slogpt_hf.conversion.targets import GPT2, LLAMA
 
 State = dict[str, Tensor]
 
@@ -125,6 +127,21 @@ def module_shape(spec: Spec, module: str) -> tuple[int, ...]:
     return (n, hidden) if module.endswith("mlp.c_proj") else shapes.get(last, (n,))
 
 
+def parts_of(dialect: str, spec: Spec, names: Iterable[str]) -> dict[str, Part]:
+    """Role to place; the embedding stands for a head that is not there."""
+    held, parts = set(names), {}
+    target = GPT2 if dialect == "nanogpt" else LLAMA
+    roles = dict(target.outer) | {"lm_head": "head"}
+    for i in range(spec.n_layer):
+        prefix = target.blocks.format(i=i)
+        roles |= {prefix + module: f"blocks.{i}.{role}" for module, role in target.block}
+    for ours, theirs in modules(dialect, spec.n_layer).items():
+        for kind in ("weight", "bias"):
+            if f"{ours}.{kind}" in held:
+                parts[f"{roles[theirs]}.{kind}"] = Part(f"{ours}.{kind}")
+    return {"head.weight": parts["embed.weight"]} | parts
+
+
 def checkpoint_of(
     dialect: str,
     spec: Spec,
@@ -142,7 +159,7 @@ def checkpoint_of(
         dialect=dialect,
         spec=spec,
         tensors=Tensors({name: stored(tensor) for name, tensor in tensors.items()}),
-        parts={},
+        parts=parts_of(dialect, spec, tensors),
         dtype=str(next(iter(tensors.values())).dtype)[6:],
         facts=TrainingFacts(),
         adapters=adapters or {},

@@ -185,7 +185,7 @@ def test_wrong_merge_in_the_artefact_is_caught_and_placed(
     folder = family_artefact(checkpoint, tensors=merged_tensors(checkpoint, how))
     report = verify_artefact(checkpoint, folder)
     assert not report.passed
-    assert report.first_divergence == where
+    assert report.first_divergence and report.first_divergence.split(",")[0] == where
     assert any("float64 relative error" in failure for failure in report.failures)
     assert report.merge_error is not None and report.merge_error < 1e-13
 
@@ -234,7 +234,7 @@ def test_without_adapters_nothing_is_merged(
         raise AssertionError
 
     monkeypatch.setattr(gate, "Merged", never)
-    monkeypatch.setattr(gate, "with_adapters", never)
+    monkeypatch.setattr(gate, "_merge_error", never)
     checkpoint, told = family_checkpoint("sloughgpt"), []
     folder = family_artefact(checkpoint)
     report = verify_artefact(checkpoint, folder, advance=told.append)

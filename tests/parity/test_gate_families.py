@@ -217,7 +217,7 @@ def test_fault_in_the_weights_is_caught_and_placed(
     checkpoint = family_checkpoint(dialect, **sizes)
     report = verify_artefact(checkpoint, family_artefact(checkpoint, fault=plant))
     assert not report.passed
-    assert report.first_divergence == where
+    assert report.first_divergence and report.first_divergence.split(",")[0] == where
     assert any("float64 relative error" in failure for failure in report.failures)
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -242,7 +242,7 @@ def test_fault_in_the_config_is_caught_and_placed(
     checkpoint = family_checkpoint(dialect)
     report = verify_artefact(checkpoint, family_artefact(checkpoint, **fields))
     assert not report.passed
-    assert report.first_divergence == "layer 0"
+    assert report.first_divergence and report.first_divergence.split(",")[0] == "layer 0"
 
 
 def drop_head(state: State) -> None:

@@ -93,6 +93,37 @@ def test_large_files_only_where_they_are_wanted(new_git: NewGit, tmp_path: Path)
     assert fetched.sha256 == sha256(large + b"1")
 
 
+def test_recorded_logits_and_the_reference_come_along(
+    new_git: NewGit, make_pointer: Pointer, tmp_path: Path
+) -> None:
+    git = new_git()
+    large = b"x" * (MOST_SMALL_BYTES + 1)
+    git.commit(
+        {
+            "out/ckpt.pt": b"weights",
+            "out/ckpt.parity.safetensors": large,
+            "out/parity.safetensors": make_pointer(b"recorded"),
+            "out/other.parity.safetensors": large,
+            "parity.safetensors": large,
+            "src/model.py": large,
+            "src/more.py": b"small",
+        }
+    )
+    store(git.folder / ".git", b"recorded")
+    settings = Settings(reference="src/model.py:GPT:Config")
+    fetched = fetch(only(git, settings), tmp_path / "work", settings)
+    found = files_below(fetched.root)
+    assert found.keys() == {
+        "out/ckpt.pt",
+        "out/ckpt.parity.safetensors",
+        "out/parity.safetensors",
+        "src/model.py",
+        "src/more.py",
+    }
+    assert found["out/parity.safetensors"] == b"recorded"
+    assert fetched.sha256 == sha256(b"weights")
+
+
 @pytest.mark.parametrize("in_lfs", ["nothing", "*.distcp", "*"])
 def test_a_distributed_checkpoint(
     new_git: NewGit, make_pointer: Pointer, tmp_path: Path, in_lfs: str

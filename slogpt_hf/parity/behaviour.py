@@ -1,0 +1,226 @@
+"""What people do with a model beside one forward pass: caches, padding, batches, generation.
+
+Each check computes the same thing twice, and both ways must agree as two implementations of one
+function do: to FP64_BOUND in float64. So no check needs a tolerance of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from slogpt_hf.parity import decoder, loading
+from slogpt_hf.parity.comparing import deviation
+from slogpt_hf.parity.decoder import Decoder
+from slogpt_hf.parity.report import Behaviour
+from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
+from slogpt_hf.progress import quiet_transformers
+
+TOKENS = 16  # of a check's sequence
+CONTINUED = 8  # tokens that are generated
+MOST_LOGITS = 1 << 23  # of real text at once: 64 MiB in float64
+LOADABLE_BYTES = 2 << 30  # of weights that are loaded whole to be saved again
+Made = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at.
+
+    Attributes:
+        folder: of the artefact.
+        stored: its tensors.
+        exact: the artefact in float64, with the attention that transformers takes by itself.
+        eager: the same with attention spelled out.
+        single: the artefact in float32.
+        original: as a model that can run.
+        ids: (2, T) token ids, T from 1.
+        text: ids of real text; empty where there is none.
+        noise: of the original's logits in float32, absolute.
+        trust_remote_code: run a modeling file that is not this package's.
+    """
+
+    folder: Path
+    stored: StoredTensors
+    exact: Streamed
+    eager: Streamed
+    single: Streamed
+    original: Decoder
+    ids: Tensor
+    text: tuple[int, ...]
+    noise: float
+    trust_remote_code: bool = False
+
+
+def behaviours(subject: Subject, bound: float) -> tuple[Behaviour, ...]:
+    """Run every check that the model and its inputs allow.
+
+    Args:
+        subject: what to look at.
+        bound: largest relative error in float64.
+    """
+    found: list[Behaviour] = []
+    for name, check in CHECKS.items():
+        for ours, theirs in check(subject):
+            error = deviation(ours, theirs)
+            found.append(Behaviour(name, bool(error <= bound), error, bound))
+    found += _greedy(subject)
+    found += _loss(subject, bound)
+    found += _saved_again(subject)
+    return tuple(found)
+
+
+def _incremental(subject: Subject) -> Iterator[Made]:
+    """Half of the sequence at once, then token by token with the cache."""
+    ids = subject.ids
+    if ids.shape[1] < 2:
+        return
+    half = ids.shape[1] // 2
+    parts, cache = [], None
+    for start, stop in [(0, half), *((i, i + 1) for i in range(half, ids.shape[1]))]:
+        output = _run(subject.exact, ids[:, start:stop], past_key_values=cache, use_cache=True)
+        parts.append(output.logits)
+        cache = output.past_key_values
+    yield torch.cat(parts, dim=1), _logits(subject.exact, ids)
+
+
+def _left_padding(subject: Subject) -> Iterator[Made]:
+    """The second row shorter, filled from the left; positions as ``generate`` counts them."""
+    yield from _padded(subject, left=True)
+
+
+def _right_padding(subject: Subject) -> Iterator[Made]:
+    """The second row shorter, filled from the right."""
+    yield from _padded(subject, left=False)
+
+
+def _padded(subject: Subject, left: bool) -> Iterator[Made]:
+    ids = subject.ids
+    length = ids.shape[1]
+    if length < 2:
+        return
+    short = (length + 1) // 2
+    kept = slice(length - short, length) if left else slice(0, short)
+    mask = torch.ones_like(ids)
+    filled = ids.clone()
+    outside = torch.ones(length, dtype=torch.bool)
+    outside[kept] = False
+    mask[1, outside], filled[1, outside] = 0, 0
+    filled[1, kept] = ids[1, :short]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits = _logits(subject.exact, filled, attention_mask=mask, position_ids=positions)
+    yield logits[1:, kept], _logits(subject.exact, ids[1:, :short])
+
+
+def _batched(subject: Subject) -> Iterator[Made]:
+    """Two rows at once against one after the other."""
+    singles = [_logits(subject.exact, row[None]) for row in subject.ids]
+    yield _logits(subject.exact, subject.ids), torch.cat(singles)
+
+
+def _attention(subject: Subject) -> Iterator[Made]:
+    """The fused attention against the one that is spelled out."""
+    yield _logits(subject.eager, subject.ids), _logits(subject.exact, subject.ids)
+
+
+CHECKS: dict[str, Callable[[Subject], Iterator[Made]]] = {
+    "decoding with the cache": _incremental,
+    "left padding": _left_padding,
+    "right padding": _right_padding,
+    "batched against single": _batched,
+    "eager against fused attention": _attention,
+}
+
+
+def _greedy(subject: Subject) -> Iterator[Behaviour]:
+    """The artefact's greedy continuation, token by token the original's likeliest.
+
+    Where two tokens are as likely within the noise of float32, either is right.
+    """
+    block = subject.original.spec.block_size
+    n_new = min(CONTINUED, block - 1)
+    if n_new < 1:
+        return
+    start = torch.tensor([subject.text]) if subject.text else subject.ids[:1]
+    prompt = start[:, : max(1, min(TOKENS, block - n_new))]
+    model: Any = subject.single.model
+    with torch.random.fork_rng():
+        continued = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=n_new,
+            do_sample=False,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+    states = decoder.final_state(subject.original, continued[:, :-1], torch.float64)
+    logits = decoder.head(subject.original, states[:, prompt.shape[1] - 1 :])[0]
+    chosen = continued[0, prompt.shape[1] :]
+    margin = (logits.amax(-1) - logits.gather(-1, chosen[:, None])[:, 0]).max().item()
+    largest = 2 * 4 * subject.noise  # both tokens' logits may be off by as much
+    enough = continued.shape[1] == prompt.shape[1] + n_new
+    yield Behaviour("greedy continuation", bool(enough and margin <= largest), margin, largest)
+
+
+def _loss(subject: Subject, bound: float) -> Iterator[Behaviour]:
+    """The loss on real text, as the artefact computes it from labels."""
+    if len(subject.text) < 2:
+        return
+    most = max(2, MOST_LOGITS // subject.original.spec.vocab_size)
+    ids = torch.tensor([subject.text[:most]])
+    ours = _run(subject.exact, ids, labels=ids, use_cache=False).loss
+    states = decoder.final_state(subject.original, ids, torch.float64)
+    logits = decoder.head(subject.original, states)[0, :-1]
+    theirs = functional.cross_entropy(logits, ids[0, 1:])
+    error = deviation(ours, theirs)
+    note = f"loss {theirs.item():.6f} nats per token, perplexity {theirs.exp().item():.3f}"
+    yield Behaviour("loss on real text", bool(error <= bound), error, bound, note)
+
+
+def _saved_again(subject: Subject) -> Iterator[Behaviour]:
+    """What ``from_pretrained`` loads computes the same bits, and saves the same tensors again."""
+    n_bytes = sum(file.stat().st_size for file in subject.folder.glob("*.safetensors"))
+    if n_bytes > LOADABLE_BYTES:
+        return
+    dtype = getattr(torch, loading.stored_dtype(subject.folder))
+    model: Any = loading.load_artefact(subject.folder, dtype, subject.trust_remote_code)
+    with quiet_transformers(), tempfile.TemporaryDirectory(prefix="slogpt-hf-saved-") as folder:
+        model.save_pretrained(folder)
+        again = StoredTensors(Path(folder))
+        equal = subject.stored.keys() == again.keys() and all(
+            torch.equal(subject.stored[name], again[name]) for name in again
+        )
+    yield Behaviour("saved and loaded again", equal, 0.0 if equal else float("inf"), 0.0)
+    if dtype != torch.float64:  # of which the streamed model computes more exactly
+        single = subject.single
+        if dtype != torch.float32:
+            single = stream_artefact(
+                subject.folder, dtype, subject.stored, subject.trust_remote_code
+            )
+        equal = torch.equal(loading.logits(model, subject.ids), _logits(single, subject.ids))
+        yield Behaviour("loaded whole", equal, 0.0 if equal else float("inf"), 0.0)
+
+
+def _run(model: Streamed, ids: Tensor, **options: Any) -> Any:
+    with model.computing():
+        return model.model(input_ids=ids, **options)
+
+
+def _logits(model: Streamed, ids: Tensor, **options: Any) -> Tensor:
+    logits: Tensor = _run(model, ids, use_cache=False, **options).logits
+    return logits
+
+
+def sequence_for(ids: Tensor, block_size: int) -> Tensor:
+    """Two rows of at most TOKENS ids for the checks, from any ids (B, T)."""
+    flat = ids.flatten()
+    length = max(1, min(TOKENS, block_size, len(flat) // 2))
+    repeated: Sequence[int] = flat.repeat(2).tolist()
+    return torch.tensor(repeated[: 2 * length]).view(2, length)

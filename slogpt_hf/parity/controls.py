@@ -1,0 +1,118 @@
+"""Negative controls: on every run the gate shows that it would have caught a fault."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from slogpt_hf.parity import decoder
+from slogpt_hf.parity.comparing import deviation
+from slogpt_hf.parity.decoder import Decoder
+from slogpt_hf.parity.faults import BLOCK, FAULTS, Fault, Patient
+from slogpt_hf.parity.lockstep import layer_names, states_of
+from slogpt_hf.parity.report import Control
+from slogpt_hf.parity.streamed import Streamed
+
+TOKENS = 24  # of a row; a fault shows at once or never
+ROWS = 2
+LOUD = 64.0
+MOST_HEAD_ROWS = 4096  # of the vocabulary, that a wrong head is looked for in
+
+
+@dataclass(frozen=True)
+class Shaking:
+    """The comparison on shaken weights.
+
+    Attributes:
+        error: largest relative error in float64 over all layers and the logits.
+        place: where it first is above the bound; None if nowhere.
+        controls: what became of each fault.
+    """
+
+    error: float
+    place: str | None
+    controls: tuple[Control, ...]
+
+
+def shake(original: Decoder, patient: Patient, ids: Tensor, bound: float) -> Shaking:
+    """Compare both models on shaken weights, and then each fault planted in the artefact.
+
+    Args:
+        original: on shaken weights.
+        patient: the artefact on shaken weights.
+        ids: (B, T) token ids.
+        bound: largest relative error in float64.
+    """
+    theirs = list(decoder.hidden_states(original, ids, torch.float64))
+    ours = list(states_of(patient.model, ids))
+    head = original.tensors[original.head_name][:MOST_HEAD_ROWS]
+    errors = dict(
+        zip(
+            layer_names(original.spec.n_layer),
+            (deviation(a, b) for a, b in zip(ours, theirs, strict=True)),
+            strict=True,
+        )
+    )
+    if (loud := _loud(original, patient, ids, ours[BLOCK], theirs[BLOCK])) is not None:
+        errors[f"layer {BLOCK}, its MLP loud"] = loud
+    logits = functional.linear(theirs[-1], head)
+    errors["head"] = deviation(_logits(patient, ours[-1]), logits)
+    place = next((name for name, error in errors.items() if not error <= bound), None)
+    controls = tuple(_control(f, patient, ids, ours, theirs, logits, bound) for f in FAULTS)
+    return Shaking(max(errors.values()), place, controls)
+
+
+def _loud(
+    original: Decoder, patient: Patient, ids: Tensor, ours: Tensor, theirs: Tensor
+) -> float | None:
+    """Error of a block whose MLP gets large values, which tell a clipped activation from GELU."""
+    family, name = original.family, patient.name("norm2")
+    source = f"{family.blocks.format(i=BLOCK)}{family.norm2}.weight"
+    if name is None:
+        return None
+    louder = ChainMap({source: LOUD * original.tensors[source]}, original.tensors)  # type: ignore[arg-type]
+    call = patient.model.enter(ids)[1][BLOCK]
+    patient.planted[name] = LOUD * patient.fetch(name)
+    try:
+        found = patient.model.block(BLOCK, ours, call)
+    finally:
+        del patient.planted[name]
+    parts = decoder.block_parts(replace(original, tensors=louder), BLOCK, theirs)
+    return deviation(found, theirs + parts["attention"] + parts["MLP"])
+
+
+def _control(
+    fault: Fault,
+    patient: Patient,
+    ids: Tensor,
+    ours: list[Tensor],
+    theirs: list[Tensor],
+    logits: Tensor,
+    bound: float,
+) -> Control:
+    planted = fault.plant(patient)
+    if planted is None:
+        return Control(fault.name, "cannot occur", None)
+    model: Streamed = patient.model
+    calls = None if fault.enters_anew else model.enter(ids)[1]
+    with planted:
+        if fault.stage == "entry":
+            error = deviation(model.enter(ids)[0], theirs[0])
+        elif fault.stage == "block":
+            call = (calls or model.enter(ids)[1])[BLOCK]
+            error = deviation(model.block(BLOCK, ours[BLOCK], call), theirs[BLOCK + 1])
+        elif fault.stage == "exit":
+            error = deviation(model.leave(ids, ours[-2]), theirs[-1])
+        else:
+            error = deviation(_logits(patient, ours[-1]), logits)
+    return Control(fault.name, "missed" if error <= bound else "caught", error)
+
+
+def _logits(patient: Patient, states: Tensor) -> Tensor:
+    name = patient.model.head_name
+    head = patient.model.raw(name)[:MOST_HEAD_ROWS]
+    return functional.linear(states, head.double())

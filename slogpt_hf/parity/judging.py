@@ -1,0 +1,91 @@
+"""Bounds and verdict: what the gate found, judged. docs/parity.md derives every bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from slogpt_hf.parity.controls import Shaking
+from slogpt_hf.parity.report import (
+    EMBEDDING_DIFFERS,
+    HEAD_DIFFERS,
+    MERGE_DIFFERS,
+    SHAKEN_DIFFERS,
+    Behaviour,
+    Comparison,
+    Published,
+    Witness,
+)
+
+FP64_BOUND = 1e-10
+FP32_NOISE_FACTOR = 4
+FLOOR_ULPS = 2  # noise below this many ulps of the largest logit is luck
+
+
+def noise_bound(noise: float, largest: float, dtype: torch.dtype) -> float:
+    """4 x a rounding noise, with a floor of a few ulps of the largest logit."""
+    return FP32_NOISE_FACTOR * max(noise, FLOOR_ULPS * torch.finfo(dtype).eps * largest)
+
+
+def fp32_bound(comparisons: Sequence[Comparison]) -> float:
+    """Largest error allowed in float32: by the original's noise over all batches."""
+    noise = max(c.fp32_noise for c in comparisons)
+    return noise_bound(noise, max(c.max_logit for c in comparisons), torch.float32)
+
+
+def merges(merge_error: float | None) -> bool:
+    """Whether merged adapters compute what the original computes; NaN is not."""
+    return merge_error is None or merge_error <= FP64_BOUND
+
+
+def judge(
+    comparisons: Sequence[Comparison],
+    bound: float,
+    embedding_equal: bool,
+    head_equal: bool,
+    merge_error: float | None = None,
+    shaking: Shaking | None = None,
+) -> tuple[str, ...]:
+    """Why the artefact is not equal to the original, one sentence a reason; empty if it is."""
+    failures = []
+    for c in comparisons:
+        # Written so that a NaN fails.
+        if not c.fp64_error <= FP64_BOUND:
+            failures.append(
+                f"{c.name}: float64 relative error {c.fp64_error:.2e} > {FP64_BOUND:.0e}."
+            )
+        if not c.fp32_error <= bound:
+            failures.append(f"{c.name}: float32 error {c.fp32_error:.2e} > {bound:.2e}.")
+    if not embedding_equal:
+        failures.append(EMBEDDING_DIFFERS)
+    if not head_equal:
+        failures.append(HEAD_DIFFERS)
+    if not merges(merge_error):
+        failures.append(
+            f"{MERGE_DIFFERS}: float64 relative error {merge_error:.2e} > {FP64_BOUND:.0e}."
+        )
+    if shaking is not None and not shaking.error <= FP64_BOUND:
+        failures.append(
+            f"{SHAKEN_DIFFERS}: float64 relative error {shaking.error:.2e} > {FP64_BOUND:.0e}."
+        )
+    return tuple(failures)
+
+
+def judge_further(
+    acts: Sequence[Behaviour], published: Published | None, heard: Sequence[Witness]
+) -> tuple[str, ...]:
+    """Why the artefact does not behave as the original, one sentence a reason; empty if it does."""
+    failures = [f"{act.name}: {act.error:.2e} > {act.bound:.0e}." for act in acts if not act.passed]
+    if published is not None and not published.error <= published.bound:
+        failures.append(f"{published.dtype}: error {published.error:.2e} > {published.bound:.2e}.")
+    return (*failures, *(_disagreement(witness) for witness in heard if not witness.agrees))
+
+
+def _disagreement(witness: Witness) -> str:
+    who = "the artefact"
+    if not witness.built_in_error <= witness.bound:
+        who = "the built-in model, so this is another model or another recording,"
+    exact = "" if witness.fp64_error is None else f"; float64 {witness.fp64_error:.2e} relative"
+    worst = max(witness.error, witness.built_in_error)
+    return f"{witness.name}: {who} differs by {worst:.2e} (allowed {witness.bound:.2e}{exact})."

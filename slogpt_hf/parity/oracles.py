@@ -1,0 +1,134 @@
+"""Other witnesses of the original: logits that the trainer recorded, and its own model class.
+
+Both are held to the built-in model's own rounding noise on the same ids, so that neither a
+recording of other weights nor a mistake of the built-in model passes for agreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.errors import CheckpointError, first_line
+from slogpt_hf.parity import decoder
+from slogpt_hf.parity.comparing import deviation, distance
+from slogpt_hf.parity.decoder import Decoder
+from slogpt_hf.parity.judging import FP64_BOUND, noise_bound
+from slogpt_hf.parity.report import Witness
+from slogpt_hf.parity.streamed import Streamed
+from slogpt_hf.recorded import IDS, LOGITS, recorded_names
+
+MOST_LOGITS = 1 << 27  # of a recording: 512 MiB in float32
+
+
+@dataclass(frozen=True)
+class Testimony:
+    """What a witness says that the original computes.
+
+    Attributes:
+        name: of the witness.
+        ids: (B, T) token ids.
+        logits: (B, T, V) in float32.
+        exact: (B, T, V) in float64, every cast inside lifted; None if it has none.
+    """
+
+    name: str
+    ids: Tensor
+    logits: Tensor
+    exact: Tensor | None = None
+
+
+def recorded_beside(checkpoint: Checkpoint) -> Testimony | None:
+    """The logits that lie beside a checkpoint, or in one that is a folder; None without any.
+
+    Raises:
+        CheckpointError: a file of that name is none, or of another model.
+    """
+    path = checkpoint.path
+    folder = path if path.is_dir() else path.parent
+    for name in recorded_names(path):
+        if (folder / name).is_file():
+            return _read(folder / name, checkpoint)
+    return None
+
+
+def _read(path: Path, checkpoint: Checkpoint) -> Testimony:
+    from safetensors import SafetensorError, safe_open
+
+    spec = checkpoint.spec
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in (IDS, LOGITS)}
+            rows, length = shapes[IDS]
+            if shapes[LOGITS] != [rows, length, spec.vocab_size] or not rows * length:
+                raise ValueError(f"its shapes are {shapes}")
+            if rows * length * spec.vocab_size > MOST_LOGITS or length > spec.block_size:
+                raise ValueError(f"{rows} x {length} tokens are too many")
+            ids, logits = file.get_tensor(IDS).to(torch.int64), file.get_tensor(LOGITS).float()
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: is no recording of this model's logits ({first_line(error)}).",
+            hint="Record them again with slogpt_hf.record_parity, or remove the file.",
+        ) from error
+    if ids.min() < 0 or ids.max() >= spec.vocab_size:
+        raise CheckpointError(
+            f"{path}: holds ids that the vocabulary of {spec.vocab_size} has not.",
+            hint="Record them again with slogpt_hf.record_parity, or remove the file.",
+        )
+    return Testimony("recorded logits", ids, logits)
+
+
+def witnesses(
+    said: Iterator[Testimony], original: Decoder, exact: Streamed, single: Streamed
+) -> Iterator[Witness]:
+    """Hold the artefact and the built-in model against what other witnesses say.
+
+    Args:
+        said: by each witness.
+        original: the built-in model.
+        exact: the artefact in float64.
+        single: the artefact in float32.
+    """
+    for each in said:
+        sources = [
+            _logits_of(original, each.ids, dtype) for dtype in (torch.float64, torch.float32)
+        ]
+        ours = _head(single, each.ids)
+        noise = distance(sources[0], sources[1].double())
+        allowed = noise_bound(noise, sources[0].abs().max().item(), torch.float32)
+        errors = {
+            "artefact": distance(ours, each.logits),
+            "built-in model": distance(sources[1], each.logits),
+        }
+        relative = None
+        if each.exact is not None:
+            relative = max(
+                deviation(_head(exact, each.ids), each.exact), deviation(sources[0], each.exact)
+            )
+        agrees = all(error <= allowed for error in errors.values())
+        agrees = agrees and (relative is None or relative <= FP64_BOUND)
+        yield Witness(
+            each.name,
+            agrees,
+            errors["artefact"],
+            errors["built-in model"],
+            allowed,
+            relative,
+            each.ids.shape[0],
+            each.ids.shape[1],
+        )
+
+
+def _logits_of(original: Decoder, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    return decoder.logits(original, ids, dtype)
+
+
+def _head(model: Streamed, ids: Tensor) -> Tensor:
+    with model.computing():
+        logits: Tensor = model.model(input_ids=ids, use_cache=False).logits
+    return logits

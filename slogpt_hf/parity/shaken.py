@@ -1,0 +1,123 @@
+"""Shaken weights: seeded noise on every tensor, so that zero biases and unit norms hide nothing.
+
+The noise is made for the checkpoint's tensors and goes through the conversion's plan to the
+artefact's, where it is added to what is stored. So what is compared is the stored weights, the
+plan and the class at once, on weights of which none is special.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.conversion.plan import Plan
+from slogpt_hf.conversion.targets import Target, plan_for, target_for
+from slogpt_hf.parity.streamed import Fetch
+
+SEED = 20260101
+SHARE = 0.1  # of a tensor's root mean square
+LEAST = 0.01  # for what is all zeros
+
+
+@dataclass(frozen=True)
+class Route:
+    """How the checkpoint's tensors become those of an artefact.
+
+    Attributes:
+        target: the class, and how it calls its parts.
+        plan: without merges: adapters are merged before.
+    """
+
+    target: Target
+    plan: Plan
+
+    @property
+    def same(self) -> dict[str, str]:
+        """A source tensor that repeats another one to that one."""
+        return {copy.source: copy.of for copy in self.plan.copies}
+
+
+def route_to(checkpoint: Checkpoint, class_name: str, stored: Mapping[str, Tensor]) -> Route | None:
+    """The way to an artefact of a class with these tensors; None if it is not known.
+
+    Any artefact of the class and names that this package would make is one, whoever made it.
+    """
+    target = target_for(checkpoint.spec)
+    plan = plan_for(checkpoint.spec, checkpoint.parts, target, {})
+    names = {move.target for move in plan.moves} | {zeros.target for zeros in plan.zeros}
+    return Route(target, plan) if (target.class_name, names) == (class_name, set(stored)) else None
+
+
+class Noise:
+    """Noise for source tensors: the same for the same name, whenever it is asked for."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], same: Mapping[str, str]) -> None:
+        self.tensors, self.same = tensors, same
+        self._last: tuple[str, Tensor] | None = None
+
+    def of(self, name: str) -> Tensor:
+        """Noise in float64 of the shape of a tensor."""
+        name = self.same.get(name, name)
+        if self._last is None or self._last[0] != name:
+            values = self.tensors[name]
+            digest = hashlib.sha256(f"{SEED} {name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+            noise = torch.randn(values.shape, generator=generator, dtype=torch.float64)
+            norm = torch.linalg.vector_norm(values, dtype=torch.float64).item()
+            noise *= SHARE * norm / values.numel() ** 0.5 + LEAST
+            self._last = name, noise
+        return self._last[1]
+
+
+class Shaken(Mapping[str, Tensor]):
+    """A checkpoint's tensors, shaken, in float64."""
+
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
+
+    def __getitem__(self, name: str) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            return self.noise.tensors[name].double() + self.noise.of(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.noise.tensors)
+
+    def __len__(self) -> int:
+        return len(self.noise.tensors)
+
+
+def shaken_fetch(stored: Mapping[str, Tensor], route: Route, noise: Noise) -> Fetch:
+    """Gives an artefact's tensors, shaken as its source was, in float64."""
+    moves = {move.target: move for move in route.plan.moves}
+
+    def fetch(name: str) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            value = stored[name].double()
+            if move := moves.get(name):
+                value = value + move.run(noise.of(move.source))
+            return value
+
+    return fetch
+
+
+def unequal_tensors(
+    stored: Mapping[str, Tensor], route: Route, tensors: Mapping[str, Tensor]
+) -> list[str]:
+    """Names of the artefact's tensors that are not, bit for bit, what the plan makes.
+
+    Args:
+        stored: the artefact's tensors.
+        route: to them.
+        tensors: the checkpoint's, adapters merged, in the artefact's dtype.
+    """
+    wrong = [
+        move.target
+        for move in route.plan.moves
+        if not torch.equal(stored[move.target], move.run(tensors[move.source]))
+    ]
+    return wrong + [z.target for z in route.plan.zeros if stored[z.target].any()]

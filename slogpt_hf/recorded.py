@@ -1,0 +1,101 @@
+"""Logits that a trainer records beside a checkpoint, for the proof. Needs torch and nothing else.
+
+A training script calls it where it saves::
+
+    import slogpt_hf
+    torch.save(checkpoint, "out/ckpt.pt")
+    slogpt_hf.record_parity(model, "out/ckpt.pt", x)
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+RECORDED = "parity.safetensors"
+IDS, LOGITS = "input_ids", "logits"
+
+
+def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:
+    """Record what a model computes, in float32 and without dropout.
+
+    Args:
+        model: as it is trained, on any device; it is left as it was. Its forward pass takes ids
+            and, if it wants them to give the logits of every position, ``targets``.
+        path: of the checkpoint that is saved with these weights; or the file to write, whose
+            name ends in ``.safetensors``.
+        ids: (B, T) token ids, such as a few rows of a batch; T at most the context length.
+
+    Returns:
+        The file: ``parity.safetensors`` beside the checkpoint, or ``path``.
+
+    Raises:
+        ValueError: the model gives no logits (B, T, V) for these ids.
+    """
+    import torch
+
+    target = Path(path) if str(path).endswith(".safetensors") else Path(path).parent / RECORDED
+    plain = getattr(model, "_orig_mod", model)
+    plain = getattr(plain, "module", plain)
+    device = next(plain.parameters()).device
+    was_training, tf32 = plain.training, torch.get_float32_matmul_precision()
+    plain.eval()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            logits = _logits(plain, ids.to(device))
+    finally:
+        plain.train(was_training)
+        torch.set_float32_matmul_precision(tf32)
+    if logits.dim() != 3 or logits.shape[:2] != ids.shape:
+        raise ValueError(
+            f"the model gives {tuple(logits.shape)} for ids of {tuple(ids.shape)}, not the logits "
+            "(B, T, V) of every position: let its forward pass take `targets`"
+        )
+    tensors = {IDS: ids.cpu().to(torch.int64), LOGITS: logits.cpu().to(torch.float32)}
+    _write(target, tensors)
+    return target
+
+
+def recorded_names(checkpoint: Path) -> tuple[str, str]:
+    """What a recording beside a checkpoint may be called, the first that is there counts.
+
+    Of ``ckpt.pt`` that is ``ckpt.parity.safetensors`` or, for the folder, ``parity.safetensors``.
+    """
+    return f"{checkpoint.stem}.{RECORDED}", RECORDED
+
+
+def _logits(model: nn.Module, ids: Tensor) -> Tensor:
+    takes = inspect.signature(model.forward).parameters
+    output: Any = model(ids, targets=ids) if "targets" in takes else model(ids)
+    logits: Tensor = output[0] if isinstance(output, tuple | list) else output
+    return getattr(logits, "logits", logits)
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file, which appears when it is whole.
+
+    Format: https://github.com/huggingface/safetensors#format
+    """
+    kinds = {IDS: "I64", LOGITS: "F32"}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start, pieces = 0, []
+    for name, tensor in tensors.items():
+        data = tensor.contiguous().numpy().tobytes()
+        shape, stop = list(tensor.shape), start + len(data)
+        header[name] = {"dtype": kinds[name], "shape": shape, "data_offsets": [start, stop]}
+        start = stop
+        pieces.append(data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.writelines(pieces)
+    partial.replace(path)

@@ -1,0 +1,85 @@
+"""Memory of a lockstep run: some blocks in float64, however many the model has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slogpt_hf.checkpoints import Checkpoint
+
+Write = Callable[..., Path]
+Convert = Callable[..., tuple[Checkpoint, Path]]
+
+WIDTH, VOCABULARY, TOKENS = 256, 512, 64
+MEASURE = """
+import sys
+from pathlib import Path
+import torch
+from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.parity.gate import rounded, splits, steps
+from slogpt_hf.parity.inputs import Inputs
+from slogpt_hf.parity.lockstep import Models, in_lockstep
+from slogpt_hf.parity.streamed import StoredTensors, stream_artefact
+
+def anonymous():
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon"))
+
+most = 0
+
+def watch(*arguments):
+    global most
+    most = max(most, anonymous())
+
+checkpoint, folder = read_checkpoint(Path(sys.argv[1])), Path(sys.argv[2])
+stored = StoredTensors(folder)
+exact, single = (stream_artefact(folder, d, stored) for d in (torch.float64, torch.float32))
+models = Models(rounded(checkpoint, torch.float32), exact, single, True, lambda passes: None)
+with torch.no_grad():
+    one = Inputs("one token", torch.zeros((1, 1), dtype=torch.int64))
+    in_lockstep(models, one)
+    before = anonymous()
+    for model in (exact, single):
+        for module in model.model.modules():
+            module.register_forward_hook(watch)
+    in_lockstep(models, Inputs("x", torch.arange(int(sys.argv[3]))[None]))
+print((max(most, anonymous()) - before) * 1024)
+"""
+
+
+def measured(path: Path, folder: Path) -> int:
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), str(folder), str(TOKENS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    return int(result.stdout)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="RssAnon is Linux's")
+@pytest.mark.parametrize("modern", [False, True])
+def test_memory_is_that_of_a_few_blocks(
+    modern: bool, slo_checkpoint: Write, convert: Convert
+) -> None:
+    """Twelve layers, and twenty-four, of which each is 6 MB or more in float64."""
+    switches = dict.fromkeys(("use_rope", "use_swiglu", "use_rmsnorm"), modern)
+    block = (16 if modern else 12) * WIDTH * WIDTH * 8
+    activations = 40 * TOKENS * max(4 * WIDTH, VOCABULARY) * 8
+    peaks = []
+    for n_layer in (12, 24):
+        sizes = {"n_embd": WIDTH, "vocab_size": VOCABULARY, "block_size": TOKENS}
+        path = slo_checkpoint(n_layer=n_layer, **sizes, **switches)
+        checkpoint, folder = convert(path)
+        assert checkpoint.n_parameters * 8 > n_layer * block
+        peaks.append(measured(path, folder))
+        path.unlink()
+        (folder / "model.safetensors").unlink()
+    print(peaks, block, activations)
+    assert max(peaks) < 4 * block + activations
+    assert abs(peaks[1] - peaks[0]) < block
