@@ -43,6 +43,15 @@ PARTS = {
         "torch/lib/libbackend_with_compiler.so",
         "torch/test",
     ),
+    # Pictures are drawn and saved as PNG; the other formats of Pillow are libraries of their own.
+    "pictures": (
+        "PIL/_avif*",
+        "PIL/_imagingcms*",
+        "PIL/_imagingtk*",
+        "PIL/_webp*",
+        "pillow.libs/libavif*",
+        "pillow.libs/liblcms2*",
+    ),
     "models": (),
     "symbols": (),
 }
