@@ -38,8 +38,8 @@ MODULES = """
     blake3 click._textwrap click.shell_completion encodings.idna encodings.utf_8_sig
     fsspec.implementations.http graphlib hf_xet http.server httpx2 huggingface_hub.hf_api
     huggingface_hub.repocard jinja2.sandbox lz4.frame model_signing.signing model_signing.verifying
-    OpenSSL.crypto PIL.Image PIL.ImageDraw PIL.ImageFont PIL.PngImagePlugin packaging.requirements safetensors.numpy safetensors.torch secrets sigstore.sign
-    sigstore.verify tokenizers.processors torch.overrides tqdm.auto yaml
+    OpenSSL.crypto packaging.requirements PIL.Image PIL.ImageDraw PIL.ImageFont
+    PIL.PngImagePlugin safetensors.numpy safetensors.torch secrets sigstore.sign sigstore.verify tokenizers.processors torch.overrides tqdm.auto yaml
 """
 
 

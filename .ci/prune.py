@@ -51,6 +51,8 @@ PARTS = {
         "PIL/_webp*",
         "pillow.libs/libavif*",
         "pillow.libs/liblcms2*",
+        "pillow.libs/libsharpyuv*",
+        "pillow.libs/libwebp*",
     ),
     "models": (),
     "symbols": (),

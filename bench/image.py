@@ -61,7 +61,7 @@ VARIANTS = {
     "tests left in": ("KEEP=tests",),
     "all architectures left in": ("KEEP=models",),
     "all left in, all byte code": (
-        "KEEP=headers,development,tests,models,symbols",
+        "KEEP=headers,development,tests,pictures,models,symbols",
         "COMPILE=all",
     ),
     "without signing and Xet hub": ("EXTRAS=",),
