@@ -45,6 +45,7 @@ class Subject:
         text: ids of real text; empty where there is none.
         noise: of the original's logits in float32, absolute.
         trust_remote_code: run a modeling file that is not this package's.
+        long: (1, T) ids, T from 2, for code that may treat long sequences in another way.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Subject:
     text: tuple[int, ...]
     noise: float
     trust_remote_code: bool = False
+    long: Tensor | None = None
 
 
 def behaviours(subject: Subject, bound: float) -> tuple[Behaviour, ...]:
@@ -79,7 +81,7 @@ def behaviours(subject: Subject, bound: float) -> tuple[Behaviour, ...]:
 
 def _incremental(subject: Subject) -> Iterator[Made]:
     """Half of the sequence at once, then token by token with the cache."""
-    ids = subject.ids
+    ids, long = subject.ids, subject.long
     if ids.shape[1] < 2:
         return
     half = ids.shape[1] // 2
@@ -89,6 +91,10 @@ def _incremental(subject: Subject) -> Iterator[Made]:
         parts.append(output.logits)
         cache = output.past_key_values
     yield torch.cat(parts, dim=1), _logits(subject.exact, ids)
+    if long is not None:
+        cache = _run(subject.exact, long[:, :-1], use_cache=True).past_key_values
+        last = _run(subject.exact, long[:, -1:], past_key_values=cache, use_cache=True).logits
+        yield last, _logits(subject.exact, long)[:, -1:]
 
 
 def _left_padding(subject: Subject) -> Iterator[Made]:
@@ -224,3 +230,9 @@ def sequence_for(ids: Tensor, block_size: int) -> Tensor:
     length = max(1, min(TOKENS, block_size, len(flat) // 2))
     repeated: Sequence[int] = flat.repeat(2).tolist()
     return torch.tensor(repeated[: 2 * length]).view(2, length)
+
+
+def long_sequence(ids: Tensor, vocab_size: int) -> Tensor | None:
+    """The first of rows (B, T), cut where its logits are too many; None if it is one token."""
+    row = ids[:1, : max(2, MOST_LOGITS // vocab_size)]
+    return row if row.shape[1] > 1 else None

@@ -95,7 +95,7 @@ def _control(
     bound: float,
 ) -> Control:
     planted = fault.plant(patient)
-    if planted is None:
+    if planted is None or (fault.of_scores and not _scores_matter(patient, ids)):
         return Control(fault.name, "cannot occur", None)
     model: Streamed = patient.model
     calls = None if fault.enters_anew else model.enter(ids)[1]
@@ -110,6 +110,12 @@ def _control(
         else:
             error = deviation(_logits(patient, ours[-1]), logits)
     return Control(fault.name, "missed" if error <= bound else "caught", error)
+
+
+def _scores_matter(patient: Patient, ids: Tensor) -> bool:
+    """Whether positions differ in what attention mixes."""
+    alike = patient.spec.positions == "rotary" and bool((ids == ids[0, 0]).all())
+    return ids.shape[1] > 1 and not alike
 
 
 def _logits(patient: Patient, states: Tensor) -> Tensor:

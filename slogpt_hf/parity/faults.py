@@ -91,7 +91,8 @@ class Patient:
     @property
     def permutes(self) -> bool:
         """Whether the plan reorders rows of q and k."""
-        return any(
+        # A head of two features has one pair, whose halves are where they were.
+        return self.spec.head_dim > 2 and any(
             isinstance(operation, PairsToHalves)
             for move in self.route.plan.moves
             for operation in move.operations
@@ -111,12 +112,14 @@ class Fault:
         stage: where it shows first.
         plant: puts it into a patient for the time of a block; None where it cannot occur.
         enters_anew: what blocks are called with changes, too.
+        of_scores: changes nothing but the scores of attention, of which one token has one.
     """
 
     name: str
     stage: Stage
     plant: Plant
     enters_anew: bool = False
+    of_scores: bool = False
 
 
 @contextmanager
@@ -181,7 +184,9 @@ def _transposed(patient: Patient, role: str, rows: Tensor) -> Tensor | None:
     return rows.t() if rows.shape[0] == rows.shape[1] and rows.shape[0] > 1 else None
 
 
-def _stale_row(patient: Patient, role: str, rows: Tensor) -> Tensor:
+def _stale_row(patient: Patient, role: str, rows: Tensor) -> Tensor | None:
+    if len(rows) < 2:
+        return None
     rows[-1] = rows[0]
     return rows
 
@@ -289,7 +294,10 @@ def _other_scale(patient: Patient) -> AbstractContextManager[Any]:
 
 
 def _other_theta(patient: Patient) -> AbstractContextManager[None] | None:
-    return _theta_changed(patient) if patient.spec.rope_theta is not None else None
+    # Of the first pair of features the frequency is 1, whatever theta is.
+    if patient.spec.rope_theta is None or patient.spec.head_dim == 2:
+        return None
+    return _theta_changed(patient)
 
 
 @contextmanager
@@ -340,23 +348,35 @@ QK = ("attn.q", "attn.k")
 FAULTS = (
     Fault("embedding rows off by one", "entry", _rows_of("embed", lambda rows: rows.roll(1, 0))),
     Fault("positions off by one", "entry", _rows_of("positions", lambda rows: rows.roll(1, 0))),
-    Fault("q and k not permuted", "block", _changed(QK, _unpermuted, "weight", "bias")),
-    Fault("k permuted by the query head count", "block", _changed(("attn.k",), _by_query_heads)),
-    Fault("biases of q and k not permuted", "block", _changed(QK, _unpermuted_bias, "bias")),
+    Fault(
+        "q and k not permuted", "block", _changed(QK, _unpermuted, "weight", "bias"), of_scores=True
+    ),
+    Fault(
+        "k permuted by the query head count",
+        "block",
+        _changed(("attn.k",), _by_query_heads),
+        of_scores=True,
+    ),
+    Fault(
+        "biases of q and k not permuted",
+        "block",
+        _changed(QK, _unpermuted_bias, "bias"),
+        of_scores=True,
+    ),
     Fault(
         "key and value heads of other queries",
         "block",
         _changed(("attn.k", "attn.v"), _other_kv_heads),
     ),
-    Fault("q and k swapped", "block", _swapped("attn.q", "attn.k")),
+    Fault("q and k swapped", "block", _swapped("attn.q", "attn.k"), of_scores=True),
     Fault("norms of a block swapped", "block", _swapped("norm1", "norm2")),
     Fault("a norm's weight dropped", "block", _changed(("norm2",), _ones)),
     Fault("epsilon off by a factor of ten", "block", _other_epsilons),
     Fault("tanh GELU", "block", _tanh_gelu),
     Fault("gate and up swapped", "block", _swapped("mlp.gate", "mlp.up")),
-    Fault("theta off by one", "block", _other_theta, enters_anew=True),
-    Fault("attention looks ahead", "block", _looks_ahead),
-    Fault("attention scaled by the width", "block", _other_scale),
+    Fault("theta off by one", "block", _other_theta, enters_anew=True, of_scores=True),
+    Fault("attention looks ahead", "block", _looks_ahead, of_scores=True),
+    Fault("attention scaled by the width", "block", _other_scale, of_scores=True),
     Fault("a transposed matrix", "block", _changed(("attn.out",), _transposed)),
     Fault("a stale row", "block", _changed(("mlp.down",), _stale_row)),
     Fault("a dropped tensor", "block", _changed(("mlp.up",), _drawn_anew)),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import decoder, loading
-from slogpt_hf.parity.behaviour import Subject, behaviours, sequence_for
+from slogpt_hf.parity.behaviour import Subject, behaviours, long_sequence, sequence_for
 from slogpt_hf.parity.comparing import Compared, Run, absolute_error, equal_rows, relative_error
 from slogpt_hf.parity.controls import ROWS, TOKENS, Shaking, shake
 from slogpt_hf.parity.decoder import Decoder
@@ -147,7 +147,7 @@ def verify_artefact(
     )
     bound = fp32_bound(comparisons)
     published = None
-    if dtype != "float32":
+    if getattr(torch, dtype).itemsize < 4:
         published = _published(original, folder, stored, batches, dtype, trust_remote_code)
     subject = Subject(
         folder,
@@ -160,6 +160,7 @@ def verify_artefact(
         tuple(text_ids[: spec.block_size]),
         bound / FP32_NOISE_FACTOR,
         trust_remote_code,
+        long_sequence(batches[0].ids, spec.vocab_size) if trust_remote_code else None,
     )
     failures = judge(comparisons, bound, embedding_equal, head_equal, merge_error, shaking)
     unequal = unequal_tensors(stored, route, original.tensors) if route and not failures else []
@@ -295,7 +296,10 @@ def _shaken(
     def fetch_planted(name: str) -> Tensor:
         return planted[name] if name in planted else fetch(name)
 
-    model = stream_artefact(folder, torch.float64, stored, trust_remote_code, fetch_planted)
+    # Some faults are planted in this implementation, whatever the config prefers.
+    model = stream_artefact(
+        folder, torch.float64, stored, trust_remote_code, fetch_planted, attention="sdpa"
+    )
     patient = Patient(checkpoint.spec, route, model, fetch, stored, planted)
     shaken = Decoder(original.family, original.spec, Shaken(noise))
     length = min(TOKENS, checkpoint.spec.block_size, ids.numel())

@@ -16,6 +16,7 @@ from slogpt_hf.conversion.targets import SLOGPT
 from slogpt_hf.errors import CheckpointError, UsageError, first_line
 from slogpt_hf.progress import quiet_transformers
 
+ADAPTER = "adapter_config.json"
 OTHER_WEIGHTS = ("quantization_config", "transformers_weights")
 OWN_MODELING_FILES = {t.modeling_file for t in SLOGPT.values() if t.modeling_file}
 
@@ -54,6 +55,11 @@ def require_plain(folder: Path) -> None:
     Raises:
         CheckpointError: ``config.json`` makes transformers load others, or quantise them.
     """
+    if (folder / ADAPTER).is_file():
+        raise CheckpointError(
+            f"{folder}: holds {ADAPTER}, whose adapter is loaded into the model where peft is.",
+            hint="Remove the file, or merge the adapter.",
+        )
     for field in OTHER_WEIGHTS:
         if _config(folder).get(field) is not None:
             raise CheckpointError(

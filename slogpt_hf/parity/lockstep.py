@@ -168,7 +168,8 @@ def steps(model: Streamed, probe: Tensor) -> bool:
     if not model.blocks:
         return False
     with suppress(CheckpointError):
-        return torch.equal(_last(states_of(model, probe)), model.final_state(probe))
+        pair = _last(states_of(model, probe)), model.final_state(probe)
+        return torch.allclose(*pair, rtol=0.0, atol=0.0, equal_nan=True)
     return False
 
 

@@ -113,12 +113,12 @@ def _unreadable() -> Iterator[None]:
 def _run(folder: Path, place: Path) -> str:
     """Run the child; what went wrong, empty if nothing did."""
     environment = {key: os.environ[key] for key in KEPT if key in os.environ}
-    environment |= {"HOME": str(folder), "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"HOME": str(folder), "HF_HUB_OFFLINE": "1"}
     child = Path(__file__).with_name("reference_child.py")
     try:
         with _unreadable():
             done = subprocess.run(
-                [sys.executable, "-I", str(child), str(folder)],
+                [sys.executable, "-I", "-B", str(child), str(folder)],
                 cwd=place,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -183,7 +183,8 @@ class ParityReport:
         controls: what became of every fault that was planted; empty without ``shaken_error``.
         behaviours: caches, padding, generation and so on.
         witnesses: other oracles that were asked.
-        published: the comparison in the artefact's own dtype; None where that is float32.
+        published: the comparison in the artefact's own dtype; None where that is float32 or
+            float64, which are compared anyway.
     """
 
     oracle: str

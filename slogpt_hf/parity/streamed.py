@@ -222,7 +222,7 @@ def stream_artefact(
     exact = dtype == torch.float64
     model = _built(folder, dtype, code, exact, attention)
     names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    tied = _tied(model, names - stored.keys())
+    tied = _tied(folder, model, names, stored)
     _require_all(folder, model, names - tied.keys(), stored)
     get = fetch or stored.__getitem__
 
@@ -254,6 +254,8 @@ def _built(
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     mode: Any = Float64Everywhere() if exact else nullcontext()
+    # None would not leave the choice to the config.
+    chosen = {} if attention is None else {"attn_implementation": attention}
     with quiet_transformers(), mode:
         try:
             config = AutoConfig.from_pretrained(
@@ -261,7 +263,7 @@ def _built(
             )
             with torch.device("meta"):
                 model: nn.Module = AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, trust_remote_code=code, attn_implementation=attention
+                    config, dtype=dtype, trust_remote_code=code, **chosen
                 )
             _compute_buffers(folder, model)
             with suppress(OSError):  # there is none
@@ -297,15 +299,27 @@ def _compute_buffers(folder: Path, model: nn.Module) -> None:
             module._buffers[buffer] = value
 
 
-def _tied(model: nn.Module, absent: set[str]) -> dict[str, str]:
-    """Parameters that are not stored because they are another one."""
-    if not absent:
-        return {}
+def _tied(
+    folder: Path, model: nn.Module, names: set[str], stored: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Parameters that are not stored because they are another one.
+
+    Raises:
+        CheckpointError: the config says so of a head that is stored and is not the embedding.
+    """
     head = _name_of(model, model.get_output_embeddings())  # type: ignore[operator]
     embedding = _name_of(model, model.get_input_embeddings())  # type: ignore[operator]
     config: Any = model.config
-    is_tied = getattr(config, "tie_word_embeddings", False)
-    return {head: embedding} if is_tied and head in absent else {}
+    if not getattr(config, "tie_word_embeddings", False):
+        return {}
+    if head in names - stored.keys():
+        return {head: embedding}
+    if embedding in stored and not torch.equal(stored[head], stored[embedding]):
+        raise CheckpointError(
+            f"{folder}: config.json ties the head, but {head} is stored and is not the embedding.",
+            hint="Which of them is used depends on the version of transformers; convert it again.",
+        )
+    return {}
 
 
 def _require_all(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -148,6 +150,44 @@ def test_every_fault_is_caught_in_every_dtype(
     """A flipped bit is another one in each."""
     switches = {"use_rope": True, "use_swiglu": True, "use_rmsnorm": True}
     assert_caught(*convert(slo_checkpoint(dtype=dtype, tied=tied, **switches)))
+
+
+SMALL: dict[str, dict[str, int]] = {
+    "one token": {"block_size": 1},
+    "two tokens": {"block_size": 2},
+    "heads of two features": {"n_embd": 8, "n_head": 4},
+    "one head": {"n_head": 1},
+    "one head of two features": {"n_embd": 2, "n_head": 1},
+    "one id": {"vocab_size": 1},
+    "two ids": {"vocab_size": 2},
+}
+
+
+@pytest.mark.parametrize("sizes", SMALL)
+@pytest.mark.parametrize(
+    "switches",
+    [{}, {"use_rope": True, "use_swiglu": True, "use_rmsnorm": True}, {"use_rope": True}],
+    ids=["GPT2", "Llama", "Starcoder2"],
+)
+def test_a_small_model_is_no_false_alarm(
+    sizes: str, switches: dict[str, bool], slo_checkpoint: Write, convert: Convert
+) -> None:
+    """Where a fault changes nothing, it cannot occur."""
+    report = verify_artefact(*convert(slo_checkpoint(**switches, **SMALL[sizes])))
+    assert report.passed, (report.failures, report.missed)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_controls_do_not_depend_on_the_attention_that_a_config_prefers(
+    attention: str, slo_checkpoint: Write, convert: Convert, tmp_path: Path
+) -> None:
+    checkpoint, folder = convert(slo_checkpoint(use_rope=True))
+    folder = Path(shutil.copytree(folder, tmp_path / "artefact"))
+    path = folder / "config.json"
+    named = dict.fromkeys(("attn_implementation", "_attn_implementation"), attention)
+    path.write_text(json.dumps(json.loads(path.read_text()) | named))
+    report = verify_artefact(checkpoint, folder)
+    assert report.passed, (report.failures, report.missed)
 
 
 @pytest.mark.parametrize("stage", ["entry", "block", "exit", "head"])
