@@ -296,12 +296,36 @@ def verify(checkpoint: str, artefact: str) -> FIGURES:
     return {"seconds": report.seconds, "forward": report.forward_seconds}
 
 
+def lockstep(checkpoint: str, artefact: str) -> FIGURES:
+    """Most anonymous memory of a block of tokens in lockstep, and the largest block in float64."""
+    import torch
+
+    from slogpt_hf.checkpoints import read_checkpoint
+    from slogpt_hf.parity.gate import rounded
+    from slogpt_hf.parity.inputs import Inputs
+    from slogpt_hf.parity.lockstep import Models, in_lockstep
+    from slogpt_hf.parity.streamed import StoredTensors, stream_artefact
+
+    original, folder = read_checkpoint(Path(checkpoint)), Path(artefact)
+    stored = StoredTensors(folder)
+    exact, single = (stream_artefact(folder, d, stored) for d in (torch.float64, torch.float32))
+    built_in = rounded(original, torch.float32)
+    models = Models(built_in, exact, single, True, lambda passes: None)
+    length = original.spec.block_size
+    with torch.no_grad():
+        in_lockstep(models, Inputs("warm", torch.zeros((1, 1), dtype=torch.int64)))
+        with AnonymousMemory() as memory:
+            in_lockstep(models, Inputs("full", torch.arange(length)[None]))
+    block = sum(parameter.numel() for parameter in exact.blocks[0].parameters()) * 8
+    return {"peak": memory.bytes, "block": block}
+
+
 if __name__ == "__main__":
     tasks: dict[str, Callable[..., object]] = {
         f.__name__: f
         for f in (
             *(make, write_layout, convert, memory, inspect, usual),
-            *(copy, start, imports, verify),
+            *(copy, start, imports, verify, lockstep),
             *(make_artefact, publish, upload, rerun),
         )
     }
