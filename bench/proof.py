@@ -30,9 +30,9 @@ from slogpt_hf.checkpoints.parts import tensor_shapes
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.demo.fitting import Recipe, fit
 from slogpt_hf.parity import decoder, gate
-from slogpt_hf.parity.controls import ROWS, TOKENS
+from slogpt_hf.parity.controls import ROWS
 from slogpt_hf.parity.decoder import Decoder
-from slogpt_hf.parity.faults import FAULTS, Patient
+from slogpt_hf.parity.faults import FAULTS, TOKENS, Patient
 from slogpt_hf.parity.gate import rounded, verify_artefact
 from slogpt_hf.parity.shaken import route_to
 from slogpt_hf.parity.streamed import StoredTensors, stream_artefact

@@ -17,7 +17,6 @@ from slogpt_hf.parity.lockstep import layer_names, states_of
 from slogpt_hf.parity.report import Control
 from slogpt_hf.parity.streamed import Streamed
 
-TOKENS = 24  # of a row; a fault shows at once or never
 ROWS = 2
 LOUD = 64.0
 MOST_HEAD_ROWS = 4096  # of the vocabulary, that a wrong head is looked for in

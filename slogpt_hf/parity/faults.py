@@ -22,6 +22,8 @@ from slogpt_hf.conversion.operations import PairsToHalves
 from slogpt_hf.parity.shaken import Route
 from slogpt_hf.parity.streamed import Fetch, Streamed, substituted
 
+TOKENS = 24  # of a row of a control; a fault shows at once or never
+LEAST_ANGLE = 1e-5  # radians; twice as much was seen to show
 BLOCK = 0  # that faults of a block are planted in
 FLIPPED_BITS = {torch.float32: 12, torch.float64: 41, torch.float16: 0, torch.bfloat16: 0}
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -293,9 +295,17 @@ def _other_scale(patient: Patient) -> AbstractContextManager[Any]:
     )
 
 
+def _turned(spec: Spec) -> float:
+    """By how much another theta turns a feature at most, in the tokens of a control, in radians."""
+    theta, d = spec.rope_theta or 1.0, spec.head_dim
+    changes = (theta ** (-j / d) - (theta + 1) ** (-j / d) for j in range(0, d, 2))
+    length = min(TOKENS, spec.block_size)
+    return (length - 1) * max(changes) if spec.rope_theta is not None else 0.0
+
+
 def _other_theta(patient: Patient) -> AbstractContextManager[None] | None:
-    # Of the first pair of features the frequency is 1, whatever theta is.
-    if patient.spec.rope_theta is None or patient.spec.head_dim == 2:
+    # In a short context, or heads of few features, such a theta turns nothing by enough to show.
+    if _turned(patient.spec) < LEAST_ANGLE:
         return None
     return _theta_changed(patient)
 

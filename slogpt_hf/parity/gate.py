@@ -20,10 +20,10 @@ from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import decoder, loading
 from slogpt_hf.parity.behaviour import Subject, behaviours, long_sequence, sequence_for
 from slogpt_hf.parity.comparing import Compared, Run, absolute_error, equal_rows, relative_error
-from slogpt_hf.parity.controls import ROWS, TOKENS, Shaking, shake
+from slogpt_hf.parity.controls import ROWS, Shaking, shake
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import FAMILIES
-from slogpt_hf.parity.faults import Patient
+from slogpt_hf.parity.faults import TOKENS, Patient
 from slogpt_hf.parity.inputs import Inputs, inputs_for
 from slogpt_hf.parity.judging import (
     FP32_NOISE_FACTOR,
