@@ -39,7 +39,8 @@ MODULES = """
     fsspec.implementations.http graphlib hf_xet http.server httpx2 huggingface_hub.hf_api
     huggingface_hub.repocard jinja2.sandbox lz4.frame model_signing.signing model_signing.verifying
     OpenSSL.crypto packaging.requirements PIL.Image PIL.ImageDraw PIL.ImageFont
-    PIL.PngImagePlugin safetensors.numpy safetensors.torch secrets sigstore.sign sigstore.verify
+    PIL.BmpImagePlugin PIL.GifImagePlugin PIL.JpegImagePlugin PIL.JpegPresets PIL.PngImagePlugin
+    PIL.PpmImagePlugin safetensors.numpy safetensors.torch secrets sigstore.sign sigstore.verify
     tokenizers.processors torch.overrides tqdm.auto yaml
 """
 

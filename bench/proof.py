@@ -31,7 +31,6 @@ from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.demo.fitting import Recipe, fit
 from slogpt_hf.parity import decoder, gate
 from slogpt_hf.parity.controls import ROWS
-from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.faults import FAULTS, TOKENS, Patient
 from slogpt_hf.parity.gate import rounded, verify_artefact
 from slogpt_hf.parity.shaken import route_to
@@ -185,24 +184,15 @@ def tolerances(count: int, trained: int, seed: int) -> None:
     passed: dict[str, Counter[str]] = defaultdict(Counter)
     planted_count: Counter[str] = Counter()
     clean: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="slogpt-hf-proof-") as temporary, torch.no_grad():
+    with tempfile.TemporaryDirectory(prefix="slogpt-hf-proof-") as temporary:
         for case in cases(count, trained, seed, Path(temporary)):
-            stored = StoredTensors(case.folder)
-            original = rounded(case.checkpoint, _dtype(stored))
-            ids = _ids(case.checkpoint)
-            theirs = decoder.logits(original, ids, torch.float32)
-            patient = _patient(case, stored, original)
-            ours = _logits(patient, ids)
-            for name, judge in TOLERANCES.items():
-                clean[name] += judge(ours, theirs)
-            for fault in FAULTS:
-                if (planted := fault.plant(patient)) is None:
-                    continue
-                planted_count[fault.name] += 1
-                with planted:
-                    faulty = _logits(patient, ids)
-                for name, judge in TOLERANCES.items():
-                    passed[fault.name][name] += judge(faulty, theirs)
+            with torch.no_grad():
+                for fault, verdicts in _verdicts(case):
+                    if fault is None:
+                        clean.update(verdicts)
+                    else:
+                        planted_count[fault] += 1
+                        passed[fault].update(verdicts)
     print(f"{count} conversions; a cell: how many of the faulty ones a tolerance lets pass")
     print(f"{'fault':<42} {'planted':>8} " + " ".join(f"{n:>18}" for n in TOLERANCES))
     for name, n in planted_count.items():
@@ -210,6 +200,26 @@ def tolerances(count: int, trained: int, seed: int) -> None:
         print(f"{name:<42} {n:>8} {cells}")
     cells = " ".join(f"{count - clean[each]:>18}" for each in TOLERANCES)
     print(f"{'clean conversions that it refuses':<42} {count:>8} {cells}")
+
+
+def _verdicts(case: Case) -> Iterator[tuple[str | None, list[str]]]:
+    """Names of the tolerances that let the clean conversion (None) and each fault pass."""
+    stored = StoredTensors(case.folder)
+    original = rounded(case.checkpoint, _dtype(stored))
+    ids = _ids(case.checkpoint)
+    theirs = decoder.logits(original, ids, torch.float32)
+    patient = _patient(case, stored)
+
+    def passing() -> list[str]:
+        ours = _logits(patient, ids)
+        return [name for name, judge in TOLERANCES.items() if judge(ours, theirs)]
+
+    yield None, passing()
+    for fault in FAULTS:
+        if (planted := fault.plant(patient)) is not None:
+            with planted:
+                names = passing()
+            yield fault.name, names
 
 
 def _dtype(stored: StoredTensors) -> torch.dtype:
@@ -223,7 +233,7 @@ def _ids(checkpoint: Checkpoint) -> Tensor:
     return torch.randint(0, spec.vocab_size, size, generator=generator)
 
 
-def _patient(case: Case, stored: StoredTensors, original: Decoder) -> Patient:
+def _patient(case: Case, stored: StoredTensors) -> Patient:
     name = json.loads((case.folder / "config.json").read_text())["architectures"][0]
     route = route_to(case.checkpoint, name, stored)
     assert route is not None
