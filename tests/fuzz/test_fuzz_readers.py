@@ -30,7 +30,12 @@ REPEATABLE = settings(
 
 @pytest.fixture(scope="module", autouse=True)
 def _prepared() -> None:
+    before = dict(os.environ)
     oracle.prepare()
+    # What it sets is for imports; the commands that other tests start are not to see it.
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
 
 
 def sound(case: Case) -> None:
