@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -286,14 +286,44 @@ def rerun(folder: str) -> FIGURES:
     return {"requests": len(asked), "heavy": heavy, "seconds": seconds}
 
 
-def verify(checkpoint: str, artefact: str) -> FIGURES:
-    """The gate and, of its time, the forward passes."""
+def verify(checkpoint: str, artefact: str, given: str = "{}") -> FIGURES:
+    """The gate: its seconds, and its anonymous memory above the imports."""
+    import slogpt_hf.parity.picture  # noqa: F401
     from slogpt_hf.checkpoints import read_checkpoint
+    from slogpt_hf.parity import loading
     from slogpt_hf.parity.gate import verify_artefact
 
-    report = verify_artefact(read_checkpoint(Path(checkpoint)), Path(artefact))
+    loading.import_class(Path(artefact))
+    source = read_checkpoint(Path(checkpoint), json.loads(given))
+    with AnonymousMemory() as watched:
+        report = verify_artefact(source, Path(artefact))
     assert report.passed, report.failures
-    return {"seconds": report.seconds, "forward": report.forward_seconds}
+    return {"seconds": report.seconds, "peak": watched.bytes}
+
+
+def passes(checkpoint: str, artefact: str) -> FIGURES:
+    """Original and artefact, whole in memory, in two precisions: one pass each of every batch."""
+    import torch
+
+    from slogpt_hf.checkpoints import read_checkpoint
+    from slogpt_hf.parity import decoder, loading
+    from slogpt_hf.parity.float64 import Float64Everywhere
+    from slogpt_hf.parity.gate import rounded
+    from slogpt_hf.parity.inputs import inputs_for
+
+    source, folder = read_checkpoint(Path(checkpoint)), Path(artefact)
+    original, batches = rounded(source, torch.float32), inputs_for(source.spec)
+    seconds = 0.0
+    for dtype in (torch.float64, torch.float32):
+        model = loading.load_artefact(folder, dtype)
+        mode = Float64Everywhere() if dtype == torch.float64 else nullcontext()
+        with torch.no_grad(), settled() as clock:
+            for batch in batches:
+                decoder.logits(original, batch.ids, dtype)
+                with mode:
+                    loading.logits(model, batch.ids)
+        seconds += clock.seconds
+    return {"seconds": seconds}
 
 
 def lockstep(checkpoint: str, artefact: str) -> FIGURES:
@@ -325,7 +355,7 @@ if __name__ == "__main__":
         f.__name__: f
         for f in (
             *(make, write_layout, convert, memory, inspect, usual),
-            *(copy, start, imports, verify, lockstep),
+            *(copy, start, imports, verify, passes, lockstep),
             *(make_artefact, publish, upload, rerun),
         )
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,13 +33,22 @@ from slogpt_hf.errors import (
     UsageError,
 )
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
-from slogpt_hf.parity import ParityReport
+from slogpt_hf.parity import Behaviour, ParityReport
+from slogpt_hf.parity.reference_name import split_reference
 from slogpt_hf.progress import SILENT, Progress, human_bytes
 from slogpt_hf.recording import original_notes, record_of
 from slogpt_hf.settings import Settings
-from slogpt_hf.tokenizers import TokenizerChoice, check_choice, choose_tokenizer
+from slogpt_hf.tokenizers import (
+    TokenizerChoice,
+    TokenizerReport,
+    check_choice,
+    choose_tokenizer,
+    has_tokenizer,
+)
 from slogpt_hf.watch import Provenance, provenance_of
 from slogpt_hf.watch.event import Event
+
+TOKENIZER = "the tokenizer's encode and decode"
 
 
 def convert(
@@ -101,6 +111,7 @@ def verify(
         CheckpointError: one of the two cannot be read.
     """
     checkpoint = open_checkpoint(checkpoint_path, settings)
+    _require_reference(settings)
     try:
         choice = tokenizer_for(checkpoint, settings)
     except (UsageError, CheckpointError):
@@ -128,7 +139,9 @@ def build_artefact(
     """
     checkpoint.require_unchanged()
     conversion = plan_conversion(checkpoint, settings.dtype)
-    original = original_notes(checkpoint, settings)  # before anything takes long
+    # Before anything takes long.
+    _require_reference(settings)
+    original = original_notes(checkpoint, settings)
     merges = len(conversion.plan.merges)
     progress.line(
         f"    plan: {checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters"
@@ -144,7 +157,6 @@ def build_artefact(
             advance=advance,
         )
     choice.write(folder, checkpoint)
-    _require_equal_tokenizer(folder, choice)
     report = _verified(checkpoint, folder, choice, settings, progress)
     progress.line(f"   proof: {report.summary()}")
     if not report.passed:
@@ -331,16 +343,19 @@ def _verified(
             advance=advance,
         )
     checkpoint.require_unchanged()
-    return report
+    tokenizer = check_choice(folder, choice) if has_tokenizer(folder) else None
+    return report if tokenizer is None else _with_tokenizer(report, tokenizer)
 
 
-def _require_equal_tokenizer(folder: Path, choice: TokenizerChoice) -> None:
-    report = check_choice(folder, choice)
-    if report is not None and not report.ok:
-        raise ParityError(
-            f"{folder}: the tokenizer differs from the original's: {report.first_difference}.",
-            hint="Please report this with the file of your vocabulary; nothing was published.",
-        )
+def _require_reference(settings: Settings) -> None:
+    if settings.reference is not None:
+        split_reference(settings.reference)
+
+
+def _with_tokenizer(report: ParityReport, found: TokenizerReport) -> ParityReport:
+    error = 0.0 if found.ok else math.inf
+    act = Behaviour(TOKENIZER, found.ok, error, 0.0, found.corpus)
+    return report.with_behaviour(act, "" if found.ok else f"{TOKENIZER}: {found.first_difference}.")
 
 
 def _not_proven(path: Path, report: ParityReport, kept: Path) -> SloGPTError:

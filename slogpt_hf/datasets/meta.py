@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+TEXT_FILES = ("val.bin", "train.bin", "input.txt")
 MAX_META_BYTES = 16 * 2**20
 WORDING = Wording(
     forbidden_hint="A vocabulary holds only dicts, lists, text and numbers;"
@@ -80,16 +81,19 @@ def find_meta(dataset: str, root: Path) -> Path:
     )
 
 
-def find_ids(dataset: str, root: Path) -> Path | None:
-    """The ``val.bin`` or, without one, the ``train.bin`` of a dataset; None if it has neither.
+def find_text(dataset: str, root: Path) -> Path | None:
+    """The folder of a dataset that holds text or token ids; None if there is no such folder.
 
     Args:
         dataset: as for ``find_meta``.
         root: what a relative path and ``datasets/`` are relative to.
     """
-    folders = [path.parent for path in _meta_candidates(dataset, root)]
-    files = (folder / name for name in ("val.bin", "train.bin") for folder in folders)
-    return next((path for path in files if _is_file(path) and path.stat().st_size), None)
+    # The last candidate is a file of any name.
+    *places, file = _meta_candidates(dataset, root)
+    folders = [path.parent for path in (*places, *([file] if _is_file(file) else ()))]
+    files = (folder / name for name in TEXT_FILES for folder in folders)
+    found = (path.parent for path in files if _is_file(path) and path.stat().st_size)
+    return next(found, None)
 
 
 def read_ids(path: Path, limit: int | None = None) -> npt.NDArray[np.uint16]:

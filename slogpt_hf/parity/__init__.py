@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from slogpt_hf.parity.report import Comparison, ParityReport
+from slogpt_hf.parity.report import Behaviour, Comparison, ParityReport
 
-__all__ = ["Comparison", "ParityReport"]
+__all__ = ["Behaviour", "Comparison", "ParityReport"]

@@ -13,8 +13,8 @@ from torch.nn import functional
 from slogpt_hf.parity.inputs import Inputs
 from slogpt_hf.parity.report import Comparison
 
-HEAD_VALUES = 1 << 21  # of the head at once: 16 MiB in float64
-CHUNK_LOGITS = 1 << 21  # of each run at once: likewise
+HEAD_VALUES = 1 << 19  # of the head at once: 4 MiB in float64
+CHUNK_LOGITS = 1 << 19  # of each run at once: likewise
 COLUMNS_STEP = 64  # a multiple of what matrix products work in, so that pieces round as the whole
 Columns = Callable[[slice], Tensor]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import ChainMap
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -15,11 +17,11 @@ from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.faults import BLOCK, FAULTS, Fault, Patient
 from slogpt_hf.parity.lockstep import layer_names, states_of
 from slogpt_hf.parity.report import Control
+from slogpt_hf.parity.shaken import TABLE_ROWS
 from slogpt_hf.parity.streamed import Streamed
 
 ROWS = 2
 LOUD = 64.0
-MOST_HEAD_ROWS = 4096  # of the vocabulary, that a wrong head is looked for in
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,11 @@ def shake(original: Decoder, patient: Patient, ids: Tensor, bound: float) -> Sha
         ids: (B, T) token ids.
         bound: largest relative error in float64.
     """
-    theirs = list(decoder.hidden_states(original, ids, torch.float64))
-    ours = list(states_of(patient.model, ids))
-    head = original.tensors[original.head_name][:MOST_HEAD_ROWS]
-    errors = dict(
-        zip(
-            layer_names(original.spec.n_layer),
-            (deviation(a, b) for a, b in zip(ours, theirs, strict=True)),
-            strict=True,
-        )
-    )
+    names = layer_names(original.spec.n_layer)
+    theirs = _kept(decoder.hidden_states(original, ids, torch.float64), len(names))
+    ours = _kept(states_of(patient.model, ids), len(names))
+    head = original.tensors[original.head_name][:TABLE_ROWS]
+    errors = {name: deviation(*pair) for name, *pair in zip(names, ours, theirs, strict=True)}
     if (loud := _loud(original, patient, ids, ours[BLOCK], theirs[BLOCK])) is not None:
         errors[f"layer {BLOCK}, its MLP loud"] = loud
     logits = functional.linear(theirs[-1], head)
@@ -63,6 +60,19 @@ def shake(original: Decoder, patient: Patient, ids: Tensor, bound: float) -> Sha
     place = next((name for name, error in errors.items() if not error <= bound), None)
     controls = tuple(_control(f, patient, ids, ours, theirs, logits, bound) for f in FAULTS)
     return Shaking(max(errors.values()), place, controls)
+
+
+def _kept(states: Iterator[Tensor], count: int) -> Tensor:
+    """The states (B, T, n) of all places, in one piece (count, B, T, n).
+
+    Kept one by one, each would lie behind the weights of its block, and no allocator could use
+    that memory for the weights of the next.
+    """
+    first = next(states)
+    kept = first.new_empty((count, *first.shape))
+    for place, state in zip(kept, chain((first,), states), strict=True):
+        place.copy_(state)
+    return kept
 
 
 def _loud(
@@ -88,8 +98,8 @@ def _control(
     fault: Fault,
     patient: Patient,
     ids: Tensor,
-    ours: list[Tensor],
-    theirs: list[Tensor],
+    ours: Tensor,
+    theirs: Tensor,
     logits: Tensor,
     bound: float,
 ) -> Control:
@@ -119,5 +129,5 @@ def _scores_matter(patient: Patient, ids: Tensor) -> bool:
 
 def _logits(patient: Patient, states: Tensor) -> Tensor:
     name = patient.model.head_name
-    head = patient.model.raw(name)[:MOST_HEAD_ROWS]
+    head = patient.model.raw(name)[:TABLE_ROWS]
     return functional.linear(states, head.double())

@@ -56,6 +56,7 @@ from slogpt_hf.parity.report import (
     Published,
 )
 from slogpt_hf.parity.shaken import (
+    TABLE_ROWS,
     Noise,
     Route,
     Shaken,
@@ -289,7 +290,8 @@ def _shaken(
     """The comparison on shaken weights with its controls; None where the way there is not known."""
     if route is None:
         return None
-    noise = Noise(original.tensors, route.same)
+    tables = route.tables((original.embedding_name, original.head_name))
+    noise = Noise(original.tensors, route.same, tables)
     fetch = shaken_fetch(stored, route, noise)
     planted: dict[str, Tensor] = {}
 
@@ -304,7 +306,7 @@ def _shaken(
     shaken = Decoder(original.family, original.spec, Shaken(noise))
     length = min(TOKENS, checkpoint.spec.block_size, ids.numel())
     rows = max(1, min(ROWS, ids.numel() // length))
-    some = ids.flatten()[: rows * length].view(rows, length)
+    some = ids.flatten()[: rows * length].view(rows, length) % TABLE_ROWS
     return shake(shaken, patient, some, FP64_BOUND)
 
 

@@ -17,6 +17,7 @@ from slogpt_hf.parity import decoder
 from slogpt_hf.parity.comparing import Compared, Run, compare, deviation, distance
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.inputs import Inputs
+from slogpt_hf.parity.memory import give_back
 from slogpt_hf.parity.report import Layer
 from slogpt_hf.parity.streamed import Streamed
 
@@ -31,13 +32,14 @@ class Clock:
     seconds: float = 0.0
 
     def timed(self, states: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The same states, each one's time added."""
+        """The same states, each one's time added; what was freed meanwhile is given back."""
         while True:
             start = time.perf_counter()
             state = next(states, None)
             self.seconds += time.perf_counter() - start
             if state is None:
                 return
+            give_back()
             yield state
 
 

@@ -21,8 +21,9 @@ from torch import Tensor
 
 import slogpt_hf
 from slogpt_hf.checkpoints import Checkpoint
-from slogpt_hf.errors import CheckpointError, UsageError, first_line
+from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.parity.oracles import Testimony
+from slogpt_hf.parity.reference_name import split_reference
 from slogpt_hf.redaction import without_secrets
 
 SECONDS = 1800.0
@@ -30,25 +31,6 @@ KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "LD_LIBRARY_PATH"
 REQUEST, ANSWER = "request.json", "answer.safetensors"
 GET_DUMPABLE, SET_DUMPABLE = 3, 4  # of prctl(2)
 MOST_WORDS = 300  # characters of what the class raised
-
-
-def split_reference(text: str) -> tuple[Path, str, str | None]:
-    """File, class and, if named, configuration class of ``path/model.py:Class[:Config]``.
-
-    Raises:
-        UsageError: it is not of that form, or there is no such file.
-    """
-    path, *names = text.rsplit(".py:", 1)
-    classes = names[0].split(":") if names else []
-    if not 1 <= len(classes) <= 2 or not all(name.isidentifier() for name in classes):
-        raise UsageError(
-            f"--reference {text[:80]!r}: is not FILE.py:CLASS.",
-            hint="Write e.g. --reference model.py:GPT, or model.py:GPT:GPTConfig.",
-        )
-    file = Path(f"{path}.py")
-    if not file.is_file():
-        raise UsageError(f"--reference {file}: no such file.", hint="Check the path.")
-    return file.absolute(), classes[0], classes[1] if len(classes) == 2 else None
 
 
 def ask_reference(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Testimony:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 SCHEMA = 2
@@ -249,6 +249,15 @@ class ParityReport:
     def head_equal(self) -> bool:
         """The head's rows were compared and are equal, bit for bit."""
         return bool(self.comparisons) and HEAD_DIFFERS not in self.failures
+
+    def with_behaviour(self, act: Behaviour, failure: str) -> ParityReport:
+        """The report with one thing more; ``failure`` says what is wrong, empty if nothing is."""
+        acts = (*self.behaviours, act)
+        if not failure:
+            return replace(self, behaviours=acts)
+        place = act.name if self.first_divergence is None else self.first_divergence
+        failures = (*self.failures, failure)
+        return replace(self, behaviours=acts, failures=failures, first_divergence=place)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready values; ``schema`` numbers the layout. What is not finite becomes null."""

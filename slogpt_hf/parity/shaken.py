@@ -8,7 +8,7 @@ plan and the class at once, on weights of which none is special.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,7 @@ from slogpt_hf.parity.streamed import Fetch
 SEED = 20260101
 SHARE = 0.1  # of a tensor's root mean square
 LEAST = 0.01  # for what is all zeros
+TABLE_ROWS = 4096  # of a table with a row for each id: the others are compared without running
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Route:
         """A source tensor that repeats another one to that one."""
         return {copy.source: copy.of for copy in self.plan.copies}
 
+    def tables(self, names: Collection[str]) -> frozenset[str]:
+        """Of source tensors those whose first rows are the first rows of the artefact's."""
+        return frozenset(
+            move.source
+            for move in self.plan.moves
+            if move.source in names and move.rows is None and not move.operations
+        )
+
 
 def route_to(checkpoint: Checkpoint, class_name: str, stored: Mapping[str, Tensor]) -> Route | None:
     """The way to an artefact of a class with these tensors; None if it is not known.
@@ -54,17 +63,32 @@ def route_to(checkpoint: Checkpoint, class_name: str, stored: Mapping[str, Tenso
 
 
 class Noise:
-    """Noise for source tensors: the same for the same name, whenever it is asked for."""
+    """Noise for source tensors: the same for the same name, whenever it is asked for.
 
-    def __init__(self, tensors: Mapping[str, Tensor], same: Mapping[str, str]) -> None:
-        self.tensors, self.same = tensors, same
+    Attributes:
+        tensors: that it is for.
+        same: a tensor that repeats another one to that one.
+        tables: names of the tensors of which only TABLE_ROWS rows are looked at.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        same: Mapping[str, str],
+        tables: Collection[str] = frozenset(),
+    ) -> None:
+        self.tensors, self.same, self.tables = tensors, same, tables
         self._last: tuple[str, Tensor] | None = None
+
+    def first_rows(self, name: str, tensor: Tensor) -> Tensor:
+        """Of what has the rows of a source tensor those that are looked at."""
+        return tensor[:TABLE_ROWS] if self.same.get(name, name) in self.tables else tensor
 
     def of(self, name: str) -> Tensor:
         """Noise in float64 of the shape of a tensor."""
         name = self.same.get(name, name)
         if self._last is None or self._last[0] != name:
-            values = self.tensors[name]
+            values = self.first_rows(name, self.tensors[name])
             digest = hashlib.sha256(f"{SEED} {name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
             noise = torch.randn(values.shape, generator=generator, dtype=torch.float64)
@@ -82,7 +106,8 @@ class Shaken(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         with torch._C.DisableTorchFunction():
-            return self.noise.tensors[name].double() + self.noise.of(name)
+            noise = self.noise
+            return noise.first_rows(name, noise.tensors[name]) + noise.of(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.noise.tensors)
@@ -97,10 +122,10 @@ def shaken_fetch(stored: Mapping[str, Tensor], route: Route, noise: Noise) -> Fe
 
     def fetch(name: str) -> Tensor:
         with torch._C.DisableTorchFunction():
-            value = stored[name].double()
-            if move := moves.get(name):
-                value = value + move.run(noise.of(move.source))
-            return value
+            if (move := moves.get(name)) is None:
+                return stored[name].double()
+            value = noise.first_rows(move.source, stored[name])
+            return value + move.run(noise.of(move.source))  # in float64, as the noise is
 
     return fetch
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.parity.float64 import Float64Everywhere
 from slogpt_hf.parity.loading import require_plain, runs_code, stored_dtype
+from slogpt_hf.parity.memory import Growth
 from slogpt_hf.progress import quiet_transformers
 
 INDEX = "model.safetensors.index.json"
@@ -230,11 +231,13 @@ def stream_artefact(
         return get(tied.get(name, name)).to(dtype)
 
     n_layer = getattr(model.config, "num_hidden_layers", 0)
-    result = Streamed(model, _blocks(model, n_layer), dtype, get, tied, exact)
+    blocks, growth = _blocks(model, n_layer), Growth()
+    for block in blocks:
+        block.register_forward_hook(lambda *_: growth.check())
     for prefix, module in model.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
             _fetch_while_running(prefix, module, cast, lambda n: get(tied.get(n, n)), dtype)
-    return result
+    return Streamed(model, blocks, dtype, get, tied, exact)
 
 
 @contextmanager

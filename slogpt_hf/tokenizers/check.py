@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.progress import quiet_transformers
+from slogpt_hf.tokenizers.corpus import PIECE, Reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from slogpt_hf.tokenizers.choice import TokenizerChoice
 
-CHUNK = 65_536
+# Of real text, by what the original's encode costs: some minutes at most.
+MOST_CHARACTERS = {"characters": 1 << 28, "existing": 1 << 26, "pieces": 1 << 24}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 # Texts that tokenizers are known to change; of each, what the vocabulary has is checked.
 ADVERSARIAL = (
@@ -44,12 +47,14 @@ class TokenizerReport:
         code_points: length of all texts that were compared, in code points.
         unknown: what an unknown character does: "error", or the entry that stands for it.
         first_difference: the first text that differs and how; None if all are equal.
+        corpus: how much of the dataset's text is among them, for people; empty if nothing.
     """
 
     characters: int
     code_points: int
     unknown: str
     first_difference: str | None
+    corpus: str = ""
 
     @property
     def ok(self) -> bool:
@@ -58,25 +63,25 @@ class TokenizerReport:
 
 
 def check_tokenizer(
-    folder: Path, vocabulary: Vocabulary, text: str | None = None
+    folder: Path, vocabulary: Vocabulary, texts: Iterable[str] = ()
 ) -> TokenizerReport:
     """Load the files of a folder with ``AutoTokenizer`` and compare them with a vocabulary.
 
     Compared are ``encode(text) == [stoi[c] for c in text]`` and ``decode`` of that, with and
     without ``skip_special_tokens``, alone and in a batch: over every entry of the vocabulary,
-    pairs of neighbouring characters, adversarial strings and ``text``.
+    pairs of neighbouring characters, adversarial strings and ``texts``.
 
     Args:
         folder: holds the tokenizer files.
         vocabulary: the original's.
-        text: real text over the vocabulary, compared in chunks.
+        texts: real ones over the vocabulary, each compared alone.
 
     Raises:
         CheckpointError: the files cannot be loaded.
     """
     tokenizer = load_tokenizer(folder)
     characters = [entry for entry in vocabulary.characters if len(entry) == 1]
-    differences = _differences(tokenizer, vocabulary, characters, text)
+    differences = _differences(tokenizer, vocabulary, characters, texts)
     compared = 0
     first = None
     for length, first in differences:
@@ -92,21 +97,40 @@ def check_tokenizer(
 
 
 def check_choice(folder: Path, choice: TokenizerChoice) -> TokenizerReport | None:
-    """Compare the tokenizer files of a folder with what they were made of.
+    """Compare the tokenizer files of a folder with what was chosen, over the whole corpus.
+
+    A corpus of more than MOST_CHARACTERS is compared that far, and the report says so.
 
     Returns:
-        The report; None for an existing tokenizer, whose files are taken as they are.
+        The report; None if nothing was chosen.
 
     Raises:
-        CheckpointError: the files cannot be loaded.
+        CheckpointError: the files cannot be loaded, or the dataset's ids are not the tokenizer's.
     """
+    from slogpt_hf.tokenizers.existing_check import check_existing
     from slogpt_hf.tokenizers.piece_check import check_pieces
 
+    if not choice.size:
+        return None
+    corpus = choice.corpus()
+    texts = corpus.texts(choice.decode, choice.size) if corpus else iter(())
+    kind = "pieces" if choice.pieces else "characters" if choice.vocabulary else "existing"
+    reading = Reading(texts, MOST_CHARACTERS[kind])
     if choice.vocabulary is not None:
-        return check_tokenizer(folder, choice.vocabulary, choice.text())
-    if choice.pieces is not None:
-        return check_pieces(folder, choice.pieces, choice.text())
-    return None
+        report = check_tokenizer(folder, choice.vocabulary, reading)
+    elif choice.codec is not None:
+        report = check_pieces(folder, choice.codec, reading)
+    else:
+        report = check_existing(folder, choice.loaded, reading)
+    if corpus is None or not reading.characters:
+        return report
+    how = "the first" if reading.cut else "all"
+    return replace(report, corpus=f"{how} {reading.characters:,} characters of {corpus.name}")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer at all."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -134,7 +158,7 @@ def _differences(
     tokenizer: PreTrainedTokenizerBase,
     vocabulary: Vocabulary,
     characters: list[str],
-    text: str | None,
+    texts: Iterable[str],
 ) -> Iterator[tuple[int, str | None]]:
     """Length of each compared piece and, where it differs, how."""
     special = set(tokenizer.all_special_ids)
@@ -146,23 +170,23 @@ def _differences(
     strings += ["".join(c for c in string if c in known) for string in ADVERSARIAL]
     for chunk in _chunks(strings):
         yield len(chunk), _compared(tokenizer, vocabulary, [chunk], special)
-    batch = [string[:CHUNK] for string in strings]
+    batch = [string[:PIECE] for string in strings]
     yield sum(map(len, batch)), _compared(tokenizer, vocabulary, batch, special)
-    for chunk in _chunks([text or ""]):
-        unknown = next((i for i, c in enumerate(chunk) if c not in known), None)
+    for text in texts:
+        unknown = next((i for i, c in enumerate(text) if c not in known), None)
         if unknown is not None:
             yield (
                 unknown,
-                f"the text holds {describe(chunk[unknown])}, which the vocabulary does not have",
+                f"the text holds {describe(text[unknown])}, which the vocabulary does not have",
             )
             return
-        yield len(chunk), _compared(tokenizer, vocabulary, [chunk], special)
+        yield len(text), _compared(tokenizer, vocabulary, [text], special)
 
 
 def _chunks(strings: Iterable[str]) -> Iterator[str]:
     for string in strings:
-        for start in range(0, max(len(string), 1), CHUNK):
-            yield string[start : start + CHUNK]
+        for start in range(0, max(len(string), 1), PIECE):
+            yield string[start : start + PIECE]
 
 
 def _compared(

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slogpt_hf.checkpoints import Checkpoint
-from slogpt_hf.datasets import Vocabulary, find_ids, find_meta, read_ids, read_meta
+from slogpt_hf.datasets import Vocabulary, find_meta, find_text, read_ids, read_meta
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import write_files
 from slogpt_hf.tokenizers.characters import require_entry, write_character_tokenizer
-from slogpt_hf.tokenizers.existing import required_tokenizer, tokenizer_files
+from slogpt_hf.tokenizers.corpus import Corpus, corpus_in, id_files, require_known
+from slogpt_hf.tokenizers.existing import load_existing, required_tokenizer, tokenizer_files
+from slogpt_hf.tokenizers.piece_encoding import PieceCodec
 from slogpt_hf.tokenizers.piece_files import piece_tokenizer_files
 from slogpt_hf.tokenizers.pieces import Pieces, is_pieces_file, read_pieces
 
-TEXT_CHARACTERS = 1 << 20  # of the dataset's text, for the tokenizer's proof
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # What llama2.c calls its tokenizers; run.c's export knows less than what it was exported from.
 PIECES_FILES = ("tokenizer.model", "tokenizer.bin")
@@ -91,28 +95,65 @@ class TokenizerChoice:
         Raises:
             CheckpointError: a file of ids is no such file.
         """
-        if self.dataset is None:
+        if recorded := self.recorded_ids(limit):
+            return recorded
+        if (corpus := self.corpus()) is None or limit < 1:
             return []
-        for name in ("val.bin", "train.bin"):
-            path = self.dataset / name
-            if path.is_file() and path.stat().st_size:
-                ids: list[int] = read_ids(path, limit).tolist()
-                return ids
-        text = self.text()[:limit]
-        return [self.vocabulary.ids[c] for c in text] if self.vocabulary else []
+        text = next(corpus.texts(self.decode, self.size))
+        return self.encode(text)[:limit]
 
-    def text(self) -> str:
-        """Up to a million characters of the dataset's text; empty without it or its vocabulary.
+    def recorded_ids(self, limit: int) -> list[int]:
+        """The first ``limit`` of the ids that the dataset holds as such."""
+        if (path := next(iter(id_files(self.dataset)), None)) is None:
+            return []
+        ids: list[int] = read_ids(path, limit).tolist()
+        return ids
 
-        Lines end in ``\\n``, whatever they end in on the disk, as the prepare script reads them.
-        """
-        path = self.dataset / "input.txt" if self.dataset else None
-        if path is None or self.vocabulary is None or not path.is_file():
-            return ""
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(TEXT_CHARACTERS)
+    def corpus(self) -> Corpus | None:
+        """The dataset's text; None without one, or where its vocabulary does not cover it."""
+        vocabulary = self.vocabulary
         # A text that the vocabulary does not cover is not the one that the model was trained on.
-        return text if set(text) <= self.vocabulary.ids.keys() else ""
+        return corpus_in(
+            self.dataset, lambda text: vocabulary is None or set(text) <= vocabulary.ids.keys()
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of ids; 0 without a tokenizer."""
+        if self.vocabulary is not None:
+            return self.vocabulary.size
+        if self.pieces is not None:
+            return self.pieces.size
+        return len(self.loaded) if self.files else 0
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text of the corpus, as the original gives them, without special ones."""
+        if self.vocabulary is not None:
+            return [self.vocabulary.ids[character] for character in text]
+        if self.codec is not None:
+            return self.codec.encode(text)
+        ids: list[int] = self.loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, as the original gives it; of characters without longer entries."""
+        if self.vocabulary is not None:
+            entries = (self.vocabulary.characters[i] for i in ids)
+            return "".join(entry for entry in entries if len(entry) == 1)
+        if self.codec is not None:
+            return self.codec.decode(ids)
+        text: str = self.loaded.decode(ids)
+        return text
+
+    @cached_property
+    def codec(self) -> PieceCodec | None:
+        """The original's encode and decode of pieces."""
+        return PieceCodec(self.pieces) if self.pieces is not None else None
+
+    @cached_property
+    def loaded(self) -> PreTrainedTokenizerBase:
+        """The existing tokenizer that was chosen, from where it is."""
+        return load_existing(str(self.source))
 
 
 def choose_tokenizer(
@@ -137,8 +178,7 @@ def choose_tokenizer(
         CheckpointError: it cannot be read or does not fit the model.
     """
     if tokenizer is not None:
-        ids = find_ids(dataset, root or Path()) if dataset else None
-        folder = ids.parent if ids else None
+        folder = find_text(dataset, root or Path()) if dataset else None
         file = _pieces_file(Path(tokenizer))
         if file is not None:
             pieces = read_pieces(file)
@@ -151,9 +191,7 @@ def choose_tokenizer(
                 model_max_length=checkpoint.spec.block_size,
             )
             choice = TokenizerChoice(source=tokenizer, files=files, dataset=folder)
-        what = f"{checkpoint.path}: its embedding"
-        _require_known_ids(choice, checkpoint.spec.vocab_size, what, checkpoint.spec.block_size)
-        return choice
+        return _with_known_ids(choice, checkpoint.spec.vocab_size, checkpoint)
     if dataset is not None:
         meta: Path | None = find_meta(dataset, root or Path())
     elif checkpoint.vocabulary is not None:
@@ -173,8 +211,7 @@ def choose_tokenizer(
     _require_fit(checkpoint, vocabulary.size, vocabulary.source, allow_spare_ids, "--dataset")
     require_entry(vocabulary, unknown)
     choice = TokenizerChoice(vocabulary, dataset=meta.parent if meta else None, unknown=unknown)
-    _require_known_ids(choice, vocabulary.size, vocabulary.source, checkpoint.spec.block_size)
-    return choice
+    return _with_known_ids(choice, vocabulary.size, checkpoint)
 
 
 def _recorded(checkpoint: Checkpoint, root: Path) -> Iterator[Path]:
@@ -240,11 +277,6 @@ def _require_fit(
     )
 
 
-def _require_known_ids(choice: TokenizerChoice, size: int, what: str, limit: int) -> None:
-    ids = choice.text_ids(limit)
-    if ids and max(ids) >= size:
-        raise CheckpointError(
-            f"{choice.dataset}: its token ids go up to {max(ids)}, but {what} has "
-            f"only {size} entries.",
-            hint="Name the dataset that the model was trained on with --dataset.",
-        )
+def _with_known_ids(choice: TokenizerChoice, size: int, checkpoint: Checkpoint) -> TokenizerChoice:
+    require_known(choice.recorded_ids(checkpoint.spec.block_size), size, choice.dataset or Path())
+    return choice

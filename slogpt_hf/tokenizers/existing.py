@@ -49,7 +49,7 @@ def tokenizer_files(
         CheckpointError: it has more ids than the model, has no ``tokenizer.json`` form, or
             would need code of its own.
     """
-    tokenizer = _load(source)
+    tokenizer = load_existing(source)
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"{source}: {type(tokenizer).__name__} has no tokenizer.json, which an artefact needs.",
@@ -97,7 +97,13 @@ def required_tokenizer(vocab_size: int) -> str:
     )
 
 
-def _load(source: str) -> PreTrainedTokenizerBase:
+def load_existing(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer at a folder, a ``tokenizer.json`` or a Hub repo id.
+
+    Raises:
+        UsageError: there is none.
+        CheckpointError: it cannot be read, or would need code of its own.
+    """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
     from transformers import AutoTokenizer, PreTrainedTokenizerFast

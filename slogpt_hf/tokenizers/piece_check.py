@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slogpt_hf.datasets.vocabulary import describe
-from slogpt_hf.tokenizers.check import ADVERSARIAL, CHUNK, TokenizerReport, load_tokenizer
+from slogpt_hf.tokenizers.check import ADVERSARIAL, TokenizerReport, load_tokenizer
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
 from slogpt_hf.tokenizers.pieces import Pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEXT_CHARACTERS = 1 << 17  # of a real text; the original's encode is plain Python
 N_MIXTURES = 300
 PIECES_PER_MIXTURE = 40
 
@@ -43,26 +42,26 @@ UNUSUAL = (
 )
 
 
-def check_pieces(folder: Path, pieces: Pieces, text: str = "") -> TokenizerReport:
+def check_pieces(folder: Path, codec: PieceCodec, texts: Iterable[str] = ()) -> TokenizerReport:
     """Load the files of a folder with ``AutoTokenizer`` and compare them with pieces.
 
     Compared are the ids with and without special tokens, the decoded text with and without
-    ``skip_special_tokens``, alone and in a batch, with those of ``PieceCodec``: over every piece,
-    seeded mixtures of pieces, unusual strings and ``text``.
+    ``skip_special_tokens``, alone and in a batch, with those of ``codec``: over every piece,
+    seeded mixtures of pieces, unusual strings and ``texts``.
 
     Args:
         folder: holds the tokenizer files.
-        pieces: the original's.
-        text: real text, of which up to 131,072 characters are compared in chunks.
+        codec: the original's.
+        texts: real ones, each compared alone.
 
     Raises:
         CheckpointError: the files cannot be loaded.
     """
     tokenizer = load_tokenizer(folder)
-    codec = PieceCodec(pieces)
+    pieces = codec.pieces
     characters: set[str] = set()
     compared, first = 0, None
-    for batch in _batches(pieces, text[:TEXT_CHARACTERS]):
+    for batch in _batches(pieces, texts):
         characters.update(*batch)
         compared += sum(map(len, batch))
         first = _difference(tokenizer, codec, batch)
@@ -74,15 +73,15 @@ def check_pieces(folder: Path, pieces: Pieces, text: str = "") -> TokenizerRepor
     )
 
 
-def _batches(pieces: Pieces, text: str) -> Iterator[list[str]]:
+def _batches(pieces: Pieces, texts: Iterable[str]) -> Iterator[list[str]]:
     shown = [piece.replace(pieces.space, " ") for piece in pieces.texts]
     yield shown
     yield list(pieces.texts)
     yield [*ADVERSARIAL, *UNUSUAL]
     choose = random.Random(0).choices
     yield ["".join(choose(shown, k=PIECES_PER_MIXTURE)) for _ in range(N_MIXTURES)]
-    for start in range(0, len(text), CHUNK):
-        yield [text[start : start + CHUNK]]
+    for text in texts:
+        yield [text]
 
 
 def _difference(

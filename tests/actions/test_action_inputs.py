@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from slogpt_hf import errors
 from slogpt_hf.settings import CHOICES, NAMES, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -116,3 +117,11 @@ def test_the_workflow_takes_what_the_action_takes() -> None:
     assert RELEASE["env"] == {
         variable: f"${{{{ inputs.{name} }}}}" for variable, name in variables.items()
     }
+
+
+def test_the_readme_tells_every_exit_code() -> None:
+    table = README.partition("## Exit codes")[2].partition("\n## ")[0]
+    told = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    known = {kind.exit_code for kind in kinds if issubclass(kind, errors.SloGPTError)}
+    assert known <= told and told - known == {0, 130}

@@ -229,6 +229,41 @@ def test_a_gate_that_misses_a_fault_is_invalid(
     assert cli("verify", checkpoint, "artefact", "--dataset", characters, "--json").code == 5
 
 
+def test_a_tokenizer_that_encodes_otherwise_is_not_equal(
+    cli: Cli, golden: Golden, tmp_path: Path
+) -> None:
+    folder = golden("slo-classic")
+    (tmp_path / "data").mkdir()
+    shutil.copy(folder / "meta.pkl", tmp_path / "data")
+    (tmp_path / "data" / "input.txt").write_text("To be, or not to be.\n" * 3)
+    pair = (folder / "ckpt.pt", tmp_path / "artefact", "--dataset", tmp_path / "data")
+    assert cli("convert-model", tmp_path / "data", *pair[:2], "--quiet").code == 0
+    told = json.loads(cli("verify", *pair, "--json").out)
+    (act,) = [each for each in told["behaviours"] if "tokenizer" in each["name"]]
+    assert act["passed"] and act["note"] == "all 63 characters of input.txt"
+    assert "all 63 characters of input.txt" in (tmp_path / "artefact" / "README.md").read_text()
+    file = tmp_path / "artefact" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["normalizer"] = {"type": "Lowercase"}
+    file.write_text(json.dumps(content))
+    outcome = cli("verify", *pair)
+    assert outcome.code == 4
+    assert "the tokenizer's encode and decode: " in outcome.err.splitlines()[-1]
+    assert "is encoded as" in outcome.err and "NOT: the tokenizer's" in outcome.out
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+        (tmp_path / "artefact" / name).unlink(missing_ok=True)
+    assert cli("verify", *pair).code == 0  # somebody's artefact may have none
+
+
+def test_a_reference_that_is_not_there_is_said_before_the_conversion(
+    cli: Cli, slo_checkpoint: Callable[..., Path], characters: Path
+) -> None:
+    options = ("--reference", "nowhere.py:GPT")
+    outcome = cli("convert-model", characters, slo_checkpoint(**SMALL), "artefact", *options)
+    assert outcome.code == 2 and "nowhere.py: no such file" in outcome.err
+    assert "convert" not in outcome.out and "plan:" not in outcome.err
+
+
 def test_an_artefact_of_somebody_else_says_what_was_not_run(
     cli: Cli, golden: Golden, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

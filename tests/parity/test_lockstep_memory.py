@@ -51,9 +51,44 @@ print((max(most, anonymous()) - before) * 1024)
 """
 
 
+WHOLE = """
+import sys, threading
+from pathlib import Path
+from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.parity import gate, loading, memory
+
+memory.SLACK = 8 << 20
+loading.import_class(Path(sys.argv[2]))
+checkpoint = read_checkpoint(Path(sys.argv[1]))
+first = read_checkpoint(Path(sys.argv[3]))
+gate.verify_artefact(first, Path(sys.argv[4]))  # what is imported once
+memory.give_back()
+before = most = memory.anonymous()
+over = threading.Event()
+
+def watch():
+    global most
+    while not over.wait(0.001):
+        most = max(most, memory.anonymous())
+
+thread = threading.Thread(target=watch)
+thread.start()
+report = gate.verify_artefact(checkpoint, Path(sys.argv[2]))
+over.set()
+thread.join()
+assert report.passed, report.reason
+print(most - before)
+"""
+
+
 def measured(path: Path, folder: Path) -> int:
+    return run(MEASURE, path, folder, TOKENS)
+
+
+def run(script: str, *arguments: object) -> int:
+    """What a script prints: bytes."""
     result = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path), str(folder), str(TOKENS)],
+        [sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=True,
@@ -82,3 +117,14 @@ def test_memory_is_that_of_a_few_blocks(
         (folder / "model.safetensors").unlink()
     assert max(peaks) < 4 * block + activations
     assert peaks[1] < peaks[0] + 3 * block  # 12 more layers; an allocator keeps some
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="anonymous memory is Linux's")
+def test_memory_of_the_whole_gate_is_not_that_of_the_model(
+    slo_checkpoint: Write, convert: Convert
+) -> None:
+    """Thirty-two layers: caches, shaken weights, planted faults and all."""
+    sizes = {"n_embd": WIDTH, "vocab_size": VOCABULARY, "block_size": TOKENS}
+    pairs = [convert(slo_checkpoint(n_layer=n_layer, **sizes)) for n_layer in (32, 1)]
+    paths = [path for checkpoint, folder in pairs for path in (checkpoint.path, folder)]
+    assert run(WHOLE, *paths) < pairs[0][0].n_parameters * 4  # the model itself, in float32

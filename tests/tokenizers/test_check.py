@@ -27,11 +27,11 @@ def change(folder: Path, file: str, *path: str, value: Any) -> None:
 
 
 def test_golden_vocabulary_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "CHUNK", 100)
+    monkeypatch.setattr(check, "PIECE", 100)
     vocabulary = read_meta(GOLDEN)
     write_character_tokenizer(vocabulary, tmp_path, model_max_length=8)
     short = check_tokenizer(tmp_path, vocabulary)
-    report = check_tokenizer(tmp_path, vocabulary, "To be, or not to be.\n" * 100)
+    report = check_tokenizer(tmp_path, vocabulary, ["To be, or not to be.\n"] * 100)
     assert report.ok and report.first_difference is None
     assert report.characters == 65
     assert report.code_points == short.code_points + 2100
@@ -42,7 +42,7 @@ def test_special_tokens_and_unknown_pass(tmp_path: Path) -> None:
     write_character_tokenizer(
         ALL, tmp_path, model_max_length=8, special_tokens={"pad": 0, "eos": ALL.size}, unknown="a"
     )
-    report = check_tokenizer(tmp_path, ALL, "a b")
+    report = check_tokenizer(tmp_path, ALL, ["a b"])
     assert report.ok
     assert report.unknown == "a"
 
@@ -107,7 +107,7 @@ def test_missing_character_is_caught(tmp_path: Path) -> None:
 def test_text_outside_the_vocabulary_is_said(tmp_path: Path) -> None:
     vocabulary = Vocabulary(("a",), "x")
     write_character_tokenizer(vocabulary, tmp_path, model_max_length=8)
-    report = check_tokenizer(tmp_path, vocabulary, "aab")
+    report = check_tokenizer(tmp_path, vocabulary, ["aab"])
     assert report.first_difference == "the text holds 'b', which the vocabulary does not have"
 
 

@@ -170,4 +170,6 @@ def test_text_is_read_as_the_prepare_script_reads_it(
     checkpoint: Checkpoint, dataset: Path, content: bytes, text: str
 ) -> None:
     (dataset / "input.txt").write_bytes(content)
-    assert choose_tokenizer(checkpoint, dataset=str(dataset)).text() == text
+    choice = choose_tokenizer(checkpoint, dataset=str(dataset))
+    corpus = choice.corpus()
+    assert "".join(corpus.texts(choice.decode, choice.size) if corpus else ()) == text

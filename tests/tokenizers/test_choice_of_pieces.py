@@ -50,7 +50,8 @@ def test_named_file_is_told_by_content(
     assert report is not None and report.ok
     facts = choice.facts(tmp_path / "artefact")
     assert (facts["kind"], facts["entries"]) == ("sentencepiece", SIZE)
-    assert choice.text() == "" and choice.text_ids(24) == []
+    assert choice.corpus() is None and choice.text_ids(24) == []
+    assert report.corpus == ""
 
 
 def test_named_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -64,7 +65,8 @@ def test_named_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
     of_model.write(folder, checkpoint)
     existing = choose_tokenizer(checkpoint, tokenizer=str(folder))
     assert existing.pieces is None and existing.source == str(folder)
-    assert check_choice(folder, existing) is None
+    report = check_choice(folder, existing)
+    assert report is not None and report.ok and report.corpus == ""
 
 
 def test_fingerprint_is_of_the_content(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_what_the_files_say(data: bytes, tmp_path: Path) -> None:
 
 def test_saved_again_it_stays_equal(tmp_path: Path) -> None:
     written(tmp_path, MODEL).save_pretrained(tmp_path / "again")
-    report = check_pieces(tmp_path / "again", read_pieces(tmp_path / "pieces"))
+    report = check_pieces(tmp_path / "again", PieceCodec(read_pieces(tmp_path / "pieces")))
     assert report.first_difference is None
 
 
@@ -93,7 +93,7 @@ def test_check_passes(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(piece_check, "N_MIXTURES", 50)
     written(tmp_path, data)
     text = (DATA / "text.txt").read_text("utf-8")
-    report = check_pieces(tmp_path, read_pieces(tmp_path / "pieces"), text)
+    report = check_pieces(tmp_path, PieceCodec(read_pieces(tmp_path / "pieces")), [text])
     assert report.ok, report.first_difference
     assert report.unknown == "its UTF-8 bytes"
     assert report.code_points > len(text)
@@ -120,7 +120,10 @@ def test_check_finds_faults(fault: str, tmp_path: Path) -> None:
     assert inner[key] != value
     inner[key] = value
     (tmp_path / file).write_text(json.dumps(content), "utf-8")
-    assert check_pieces(tmp_path, read_pieces(tmp_path / "pieces")).first_difference is not None
+    assert (
+        check_pieces(tmp_path, PieceCodec(read_pieces(tmp_path / "pieces"))).first_difference
+        is not None
+    )
 
 
 def test_check_finds_swapped_merges(tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_check_finds_swapped_merges(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
     content["model"]["merges"].reverse()
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), "utf-8")
-    assert not check_pieces(tmp_path, read_pieces(tmp_path / "pieces")).ok
+    assert not check_pieces(tmp_path, PieceCodec(read_pieces(tmp_path / "pieces"))).ok
 
 
 def piece(text: bytes, score: float = 0.0, kind: int = 1) -> bytes:

@@ -1,0 +1,123 @@
+"""The text of a dataset, a piece at a time: what a tokenizer is proven on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slogpt_hf.datasets import read_ids
+from slogpt_hf.errors import CheckpointError
+
+TEXT_FILE = "input.txt"
+ID_FILES = ("val.bin", "train.bin")
+PIECE = 65_536  # characters or ids
+Decode = Callable[[Sequence[int]], str]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The files of a dataset that hold its text: all in ``input.txt``, or as ids.
+
+    Attributes:
+        files: in the order in which they are read.
+    """
+
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the files, for a report."""
+        return " and ".join(path.name for path in self.files)
+
+    def texts(self, decode: Decode, size: int) -> Iterator[str]:
+        """The whole text in pieces of at most PIECE characters or ids.
+
+        Args:
+            decode: gives the text of ids, of those that are stored as such.
+            size: number of ids that there are.
+
+        Raises:
+            CheckpointError: a file of ids is no such file, or holds one that there is not.
+        """
+        for path in self.files:
+            if path.name == TEXT_FILE:
+                yield from _read(path)
+                continue
+            ids = read_ids(path)
+            for start in range(0, len(ids), PIECE):
+                piece = ids[start : start + PIECE].tolist()
+                require_known(piece, size, path)
+                yield decode(piece)
+
+
+@dataclass
+class Reading:
+    """Texts up to a limit, and how far it went.
+
+    Attributes:
+        texts: to read.
+        limit: most characters of all together.
+        characters: that were read.
+        cut: there were more.
+    """
+
+    texts: Iterator[str]
+    limit: int
+    characters: int = 0
+    cut: bool = False
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.texts:
+            if self.characters + len(text) > self.limit:
+                self.cut = True
+                return
+            self.characters += len(text)
+            yield text
+
+
+def require_known(ids: Sequence[int], size: int, source: Path) -> None:
+    """Raise unless every id is one of ``size``.
+
+    Raises:
+        CheckpointError: one is not; the message names the file ``source``.
+    """
+    if ids and max(ids) >= size:
+        raise CheckpointError(
+            f"{source}: its token ids go up to {max(ids)}, but "
+            f"the vocabulary has only {size} entries.",
+            hint="Name the dataset that the model was trained on with --dataset.",
+        )
+
+
+def corpus_in(folder: Path | None, known: Callable[[str], bool]) -> Corpus | None:
+    """The text that lies in a dataset's folder; None if there is none.
+
+    Args:
+        folder: of the dataset.
+        known: whether a text can be one that the model was trained on.
+    """
+    if folder is None:
+        return None
+    text = folder / TEXT_FILE
+    if _has_content(text) and all(map(known, _read(text))):
+        return Corpus((text,))
+    ids = id_files(folder)
+    return Corpus(ids) if ids else None
+
+
+def id_files(folder: Path | None) -> tuple[Path, ...]:
+    """The files of a dataset that hold token ids."""
+    names = ID_FILES if folder else ()
+    return tuple(path for name in names if _has_content(path := Path(folder or "") / name))
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _read(path: Path) -> Iterator[str]:
+    """Lines end in ``\\n``, whatever they end in on the disk, as the prepare script reads them."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while piece := file.read(PIECE):
+            yield piece
