@@ -343,7 +343,11 @@ def _verified(
             advance=advance,
         )
     checkpoint.require_unchanged()
-    tokenizer = check_choice(folder, choice) if has_tokenizer(folder) else None
+    if not choice.size or not has_tokenizer(folder):
+        return report
+    corpus = choice.corpus()
+    with progress.stage("encode", corpus.n_bytes if corpus else 0, "characters") as advance:
+        tokenizer = check_choice(folder, choice, advance)
     return report if tokenizer is None else _with_tokenizer(report, tokenizer)
 
 

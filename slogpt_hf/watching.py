@@ -5,35 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from slogpt_hf.errors import HubError, SloGPTError, TagConflictError, UsageError, first_line
 from slogpt_hf.files import absolute, sha256_of, stamp_of
+from slogpt_hf.intervals import spoken, wait_after
 from slogpt_hf.planning import Decision, Plan, best_of, plan_releases
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.redaction import without_secrets
 from slogpt_hf.settings import Settings
+from slogpt_hf.shutdown import Shutdown, Stopped
 from slogpt_hf.watch import Candidate
 from slogpt_hf.watch.event import Event
 from slogpt_hf.watch.fetching import Fetched, fetch
 from slogpt_hf.watch.memory import Memory, Verdict, load_memory, save_memory
 from slogpt_hf.watch.stores import forget, learn, object_id
 
-INTERVAL = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*(s|m|h|d)?", re.ASCII)
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-LONGEST_INTERVAL = 30 * 86400.0
-FIRST_WAIT_SECONDS = 30.0  # after a failure
-LONGEST_WAIT_SECONDS = 900.0  # after failures; the interval where that is longer
 QUIET_SECONDS = 2.0  # that a file on disk is left alone before it is taken
 MOST_REASON = 500  # characters
 # Exit codes of what another try would only repeat: unreadable, not equal, gate invalid.
@@ -63,58 +57,6 @@ class Steps:
     now: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random.random
-
-
-@dataclass
-class Shutdown:
-    """SIGTERM and SIGINT of a daemon.
-
-    Idle, looking or downloading, it ends at once. A release under way is finished first: its proof
-    may have taken long, and a supervisor that cannot wait kills, which does no harm either. The
-    second signal gives the release up. What a signal raised may be lost where it came (in a
-    finaliser, or behind a library that catches everything), so that ``check`` counts too.
-    """
-
-    busy: bool = False
-    requested: bool = False
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Handle the signals for the time of the block, in the main thread."""
-        before = {each: signal.signal(each, self._handle) for each in _SIGNALS}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
-
-    @contextmanager
-    def finishing(self) -> Iterator[None]:
-        """A block that the first signal does not interrupt; ``check`` ends what follows it."""
-        self.busy = True
-        try:
-            yield
-        finally:
-            self.busy = False
-
-    def check(self) -> None:
-        """Raise Stopped if a signal came."""
-        if self.requested:
-            raise Stopped
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        first, self.requested = not self.requested, True
-        if not first:
-            raise KeyboardInterrupt
-        if not self.busy:
-            raise Stopped
-
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Stopped(BaseException):
-    """A daemon was told to end, and may."""
 
 
 @dataclass
@@ -207,40 +149,9 @@ def watch(
     return 0
 
 
-def seconds_of(text: str) -> float:
-    """Seconds of an interval such as ``30s``, ``5m``, ``1h`` or ``1d``; without a unit seconds.
-
-    Raises:
-        UsageError: it is none, shorter than a second or longer than 30 days.
-    """
-    match = INTERVAL.fullmatch(text.strip())
-    seconds = float(match[1]) * SECONDS[match[2] or "s"] if match else 0.0
-    if not 1 <= seconds <= LONGEST_INTERVAL:
-        raise UsageError(
-            f"--interval {text[:40]!r} is no interval of 1 s to 30 d.", hint="Write e.g. 30s or 5m."
-        )
-    return seconds
-
-
-def wait_after(failures: int, interval: float, chance: float) -> float:
-    """Seconds to the next look after so many failures in a row.
-
-    The first ones are short, for what passes soon; they double, up to 15 minutes or the interval.
-    Of that, a half to all: daemons that fail together must not come back together.
-
-    Args:
-        failures: from 1.
-        interval: of the daemon, in seconds.
-        chance: from 0 to 1.
-    """
-    first = min(interval, FIRST_WAIT_SECONDS)
-    longest = min(max(interval, LONGEST_WAIT_SECONDS), first * 2.0 ** min(failures - 1, 30))
-    return longest * (0.5 + 0.5 * chance)
-
-
 def _look_forever(this: _Watch, interval: float) -> None:
     failures, first = 0, True
-    this.tell(f"watching for {this.settings.repo_id}, every {_spoken(interval)}.")
+    this.tell(f"watching for {this.settings.repo_id}, every {spoken(interval)}.")
     while True:
         problem = ""
         try:
@@ -256,7 +167,7 @@ def _look_forever(this: _Watch, interval: float) -> None:
         failures = failures + 1 if problem else 0
         seconds = wait_after(failures, interval, this.steps.random()) if problem else interval
         if problem:
-            this.tell(f"{problem.rstrip('.')}; looking again in {_spoken(seconds)}.")
+            this.tell(f"{problem.rstrip('.')}; looking again in {spoken(seconds)}.")
         this.shutdown.check()
         this.steps.sleep(seconds)
         this.shutdown.check()
@@ -456,7 +367,3 @@ def _anchored(settings: Settings) -> Settings:
         card_template=absolute(settings.card_template),
         report=str(Path(settings.report).absolute()),
     )
-
-
-def _spoken(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

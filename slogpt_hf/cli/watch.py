@@ -52,8 +52,9 @@ def command(
     A SOURCE is a git repository (a folder or a URL), a file or a glob on disk, or the URL of an
     object store; by default it is the current folder. Every decision is one line.
     """
+    from slogpt_hf.intervals import seconds_of
     from slogpt_hf.watch.sources import sources_of
-    from slogpt_hf.watching import seconds_of, watch
+    from slogpt_hf.watching import watch
 
     settings = merged(flags)
     return watch(

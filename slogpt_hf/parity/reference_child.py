@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import importlib
 import importlib.util
 import inspect
 import json
@@ -28,6 +29,25 @@ def leave_the_network() -> None:
             libc.unshare(NEW_NETWORK)
     except (OSError, AttributeError, TypeError):
         return
+
+
+def imported(path: Path) -> Any:
+    """The module of a file, with what lies beside it or, in packages, around it importable."""
+    names, folder = [path.stem], path.parent
+    while (folder / "__init__.py").is_file():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    sys.path.insert(0, str(folder))
+    if len(names) > 1:
+        return importlib.import_module(".".join(names))
+    # ``from src.layers import Layer`` in src/model.py, which is run from above.
+    sys.path.append(str(folder.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def fields_of(spec: Any) -> dict[str, Any]:
@@ -108,13 +128,7 @@ def main(folder: Path) -> None:
     torch.manual_seed(0)
     checkpoint = read_checkpoint(Path(request["checkpoint"]), request["given"], None)
     ids = load_file(folder / "ids.safetensors")["ids"]
-    path = Path(request["file"])
-    sys.path.insert(0, str(path.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    module = imported(Path(request["file"]))
     state = {name: checkpoint.tensors[name].float() for name in checkpoint.tensors}
     with torch.no_grad():
         model = made(module, request["class"], request["config"], checkpoint.spec).eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,10 +96,17 @@ def check_tokenizer(
     )
 
 
-def check_choice(folder: Path, choice: TokenizerChoice) -> TokenizerReport | None:
+def check_choice(
+    folder: Path, choice: TokenizerChoice, advance: Callable[[int], None] = lambda characters: None
+) -> TokenizerReport | None:
     """Compare the tokenizer files of a folder with what was chosen, over the whole corpus.
 
     A corpus of more than MOST_CHARACTERS is compared that far, and the report says so.
+
+    Args:
+        folder: holds the tokenizer files.
+        choice: what they were made of.
+        advance: told the characters of the corpus that were compared since its last call.
 
     Returns:
         The report; None if nothing was chosen.
@@ -115,7 +122,7 @@ def check_choice(folder: Path, choice: TokenizerChoice) -> TokenizerReport | Non
     corpus = choice.corpus()
     texts = corpus.texts(choice.decode, choice.size) if corpus else iter(())
     kind = "pieces" if choice.pieces else "characters" if choice.vocabulary else "existing"
-    reading = Reading(texts, MOST_CHARACTERS[kind])
+    reading = Reading(texts, MOST_CHARACTERS[kind], advance)
     if choice.vocabulary is not None:
         report = check_tokenizer(folder, choice.vocabulary, reading)
     elif choice.codec is not None:

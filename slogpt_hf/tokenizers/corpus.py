@@ -30,6 +30,11 @@ class Corpus:
         """Of the files, for a report."""
         return " and ".join(path.name for path in self.files)
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of the files."""
+        return sum(path.stat().st_size for path in self.files)
+
     def texts(self, decode: Decode, size: int) -> Iterator[str]:
         """The whole text in pieces of at most PIECE characters or ids.
 
@@ -58,12 +63,14 @@ class Reading:
     Attributes:
         texts: to read.
         limit: most characters of all together.
+        advance: told the characters of each.
         characters: that were read.
         cut: there were more.
     """
 
     texts: Iterator[str]
     limit: int
+    advance: Callable[[int], None] = lambda characters: None
     characters: int = 0
     cut: bool = False
 
@@ -74,6 +81,7 @@ class Reading:
                 return
             self.characters += len(text)
             yield text
+            self.advance(len(text))
 
 
 def require_known(ids: Sequence[int], size: int, source: Path) -> None:

@@ -130,6 +130,36 @@ def test_the_class_is_made_and_computes_what_the_built_in_model_computes(
     assert (said.logits - exact).abs().max() <= 1e-4
 
 
+IMPORTS = {
+    "beside it": ("from layers import WIDTH", "layers.py", ()),
+    "from above": ("from src.layers import WIDTH", "layers.py", ()),
+    "in its package": ("from .layers import WIDTH", "layers.py", ("__init__.py",)),
+    "in a package around it": (
+        "from ..common.layers import WIDTH",
+        "../common/layers.py",
+        ("__init__.py", "../__init__.py", "../common/__init__.py"),
+    ),
+    "of its whole package": ("from top.src.layers import WIDTH", "layers.py", ("__init__.py",)),
+}
+
+
+@pytest.mark.parametrize("imports", IMPORTS)
+def test_the_class_finds_the_modules_of_its_repository(
+    imports: str, pair: tuple[Checkpoint, Path], model: Callable[..., Path], tmp_path: Path
+) -> None:
+    line, layers, packages = IMPORTS[imports]
+    folder = tmp_path / "top" / "src"
+    folder.mkdir(parents=True)
+    (folder.parent / "common").mkdir()
+    (folder / layers).write_text("WIDTH = 16\n")
+    for name in packages:
+        (folder / name).touch()
+    if line.startswith("from top"):
+        (folder.parent / "__init__.py").touch()
+    moved = model(top=line, inside="assert WIDTH == 16").rename(folder / "model.py")
+    assert ask_reference(pair[0], f"{moved}:GPT", IDS).exact is not None
+
+
 def test_the_gate_hears_it(pair: tuple[Checkpoint, Path], model: Callable[..., Path]) -> None:
     report = verify_artefact(*pair, reference=f"{model()}:GPT")
     assert report.passed, report.failures

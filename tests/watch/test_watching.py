@@ -24,13 +24,15 @@ from slogpt_hf.errors import (
     TagConflictError,
     UsageError,
 )
+from slogpt_hf.intervals import seconds_of, wait_after
 from slogpt_hf.planning import Decision, Plan
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import Settings
+from slogpt_hf.shutdown import Stopped
 from slogpt_hf.watch import Candidate, Provenance, stores
 from slogpt_hf.watch.event import Event
 from slogpt_hf.watch.fetching import Fetched
-from slogpt_hf.watching import Steps, Stopped, seconds_of, wait_after, watch
+from slogpt_hf.watching import Steps, watch
 
 SETTINGS = Settings(repo_id="me/model")
 NOON = "1970-01-01T12:00:00Z "
