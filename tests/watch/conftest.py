@@ -6,11 +6,16 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from object_stores import Web, serving
+from watched_world import World
+
+from slogpt_hf import watching
+from slogpt_hf.watch import stores
 
 WHEN = 1_700_000_000  # of the first commit, in seconds since 1970
 
@@ -135,3 +140,31 @@ def new_hub(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def fresh_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of other tests: neither in this module's memory nor in that of fsspec."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    monkeypatch.setattr(stores, "_entrusted", {})
+    monkeypatch.setattr(stores, "_learned", {})
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    monkeypatch.setattr(MemoryFileSystem, "pseudo_dirs", [""])
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(stores, "_learned", {})
+    monkeypatch.setattr(watching.tempfile, "tempdir", str(tmp_path))  # type: ignore[attr-defined]
+    monkeypatch.chdir(tmp_path)
+    yield World(tmp_path)
+    assert Path.cwd() == tmp_path
+    assert not list(tmp_path.glob("slogpt-hf-watch-*")), "a look left files behind"
