@@ -128,6 +128,7 @@ def check_choice(
     elif choice.codec is not None:
         report = check_pieces(folder, choice.codec, reading)
     else:
+        assert choice.loaded is not None
         report = check_existing(folder, choice.loaded, reading)
     if corpus is None or not reading.characters:
         return report

@@ -38,6 +38,7 @@ class TokenizerChoice:
         files: the tokenizer's files for the artefact, name to content; none for characters.
         dataset: folder of the dataset, for real text; None without one.
         unknown: what an unknown character does: ``error`` or the character it becomes.
+        loaded: the existing tokenizer.
     """
 
     vocabulary: Vocabulary | None = None
@@ -46,6 +47,7 @@ class TokenizerChoice:
     dataset: Path | None = None
     unknown: str = "error"
     pieces: Pieces | None = None
+    loaded: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
 
     def write(self, folder: Path, checkpoint: Checkpoint) -> None:
         """Write the tokenizer's files into an artefact."""
@@ -124,7 +126,7 @@ class TokenizerChoice:
             return self.vocabulary.size
         if self.pieces is not None:
             return self.pieces.size
-        return len(self.loaded) if self.files else 0
+        return 0 if self.loaded is None else len(self.loaded)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text of the corpus, as the original gives them, without special ones."""
@@ -132,6 +134,7 @@ class TokenizerChoice:
             return [self.vocabulary.ids[character] for character in text]
         if self.codec is not None:
             return self.codec.encode(text)
+        assert self.loaded is not None
         ids: list[int] = self.loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
@@ -142,6 +145,7 @@ class TokenizerChoice:
             return "".join(entry for entry in entries if len(entry) == 1)
         if self.codec is not None:
             return self.codec.decode(ids)
+        assert self.loaded is not None
         text: str = self.loaded.decode(ids)
         return text
 
@@ -149,11 +153,6 @@ class TokenizerChoice:
     def codec(self) -> PieceCodec | None:
         """The original's encode and decode of pieces."""
         return PieceCodec(self.pieces) if self.pieces is not None else None
-
-    @cached_property
-    def loaded(self) -> PreTrainedTokenizerBase:
-        """The existing tokenizer that was chosen, from where it is."""
-        return load_existing(str(self.source))
 
 
 def choose_tokenizer(
@@ -185,12 +184,14 @@ def choose_tokenizer(
             _require_fit(checkpoint, pieces.size, str(file), allow_spare_ids, "--tokenizer")
             choice = replace(_choice_of(pieces, checkpoint), dataset=folder)
         else:
+            loaded = load_existing(tokenizer)
             files = tokenizer_files(
+                loaded,
                 tokenizer,
                 vocab_size=checkpoint.spec.vocab_size,
                 model_max_length=checkpoint.spec.block_size,
             )
-            choice = TokenizerChoice(source=tokenizer, files=files, dataset=folder)
+            choice = TokenizerChoice(None, tokenizer, files, folder, loaded=loaded)
         return _with_known_ids(choice, checkpoint.spec.vocab_size, checkpoint)
     if dataset is not None:
         meta: Path | None = find_meta(dataset, root or Path())

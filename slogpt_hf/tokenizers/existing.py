@@ -35,21 +35,24 @@ LOADING_KEYS = {
 
 
 def tokenizer_files(
-    source: str, *, vocab_size: int, model_max_length: int | None
+    tokenizer: PreTrainedTokenizerBase,
+    source: str,
+    *,
+    vocab_size: int,
+    model_max_length: int | None,
 ) -> dict[str, bytes]:
     """The files of a tokenizer that fits the model: name to content.
 
     Args:
-        source: a folder, a ``tokenizer.json``, or a Hub repo id.
+        tokenizer: as ``load_existing`` gave it; its ``model_max_length`` is set.
+        source: where it came from, for messages.
         vocab_size: number of ids of the model; it may have more than the tokenizer.
         model_max_length: the model's context length, in tokens; None keeps the tokenizer's.
 
     Raises:
-        UsageError: there is no tokenizer at ``source``.
         CheckpointError: it has more ids than the model, has no ``tokenizer.json`` form, or
             would need code of its own.
     """
-    tokenizer = load_existing(source)
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"{source}: {type(tokenizer).__name__} has no tokenizer.json, which an artefact needs.",

@@ -10,13 +10,19 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import write_files
-from slogpt_hf.tokenizers.existing import required_tokenizer, tokenizer_files
+from slogpt_hf.tokenizers.existing import load_existing, required_tokenizer, tokenizer_files
+
+
+def files_of(source: str, *, vocab_size: int, model_max_length: int | None) -> dict[str, bytes]:
+    return tokenizer_files(
+        load_existing(source), source, vocab_size=vocab_size, model_max_length=model_max_length
+    )
 
 
 def copy_tokenizer(
     source: str, folder: Path, *, vocab_size: int, model_max_length: int | None
 ) -> None:
-    files = tokenizer_files(source, vocab_size=vocab_size, model_max_length=model_max_length)
+    files = files_of(source, vocab_size=vocab_size, model_max_length=model_max_length)
     write_files(folder, files)
 
 
@@ -124,7 +130,7 @@ def test_published_config_says_nothing_of_this_machine(bpe: Path, tmp_path: Path
     config = json.loads((source / "tokenizer_config.json").read_text())
     config |= {"name_or_path": str(source), "vocab_file": str(source / "vocab.json")}
     (source / "tokenizer_config.json").write_text(json.dumps(config))
-    files = tokenizer_files(str(source), vocab_size=304, model_max_length=9)
+    files = files_of(str(source), vocab_size=304, model_max_length=9)
     written = json.loads(files["tokenizer_config.json"])
     for key in ("is_local", "local_files_only", "name_or_path", "vocab_file"):
         assert key not in written
@@ -135,7 +141,7 @@ def test_published_config_says_nothing_of_this_machine(bpe: Path, tmp_path: Path
 def test_same_tokenizer_same_files_wherever_it_lies(bpe: Path, tmp_path: Path) -> None:
     shutil.copytree(bpe, tmp_path / "elsewhere")
     here, there = (
-        tokenizer_files(str(folder), vocab_size=304, model_max_length=9)
+        files_of(str(folder), vocab_size=304, model_max_length=9)
         for folder in (bpe, tmp_path / "elsewhere")
     )
     assert here == there
@@ -144,7 +150,7 @@ def test_same_tokenizer_same_files_wherever_it_lies(bpe: Path, tmp_path: Path) -
 def test_slow_tokenizer_is_refused(tmp_path: Path) -> None:
     ByT5Tokenizer().save_pretrained(tmp_path / "source")
     with pytest.raises(CheckpointError, match=r"ByT5Tokenizer has no tokenizer\.json") as caught:
-        tokenizer_files(str(tmp_path / "source"), vocab_size=384, model_max_length=9)
+        files_of(str(tmp_path / "source"), vocab_size=384, model_max_length=9)
     assert "fast tokenizer" in caught.value.hint
 
 
@@ -163,4 +169,4 @@ def test_other_sizes_are_asked_for() -> None:
 @pytest.mark.parametrize("name", ["none.model", "none.bin", "none/tokenizer.json"])
 def test_file_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(UsageError, match="no such tokenizer"):
-        tokenizer_files(name, vocab_size=10, model_max_length=None)
+        files_of(name, vocab_size=10, model_max_length=None)
