@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,22 +32,15 @@ from slogpt_hf.errors import (
     UsageError,
 )
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
-from slogpt_hf.parity import Behaviour, ParityReport
+from slogpt_hf.parity import ParityReport
 from slogpt_hf.parity.reference_name import split_reference
 from slogpt_hf.progress import SILENT, Progress, human_bytes
+from slogpt_hf.proof import verified
 from slogpt_hf.recording import original_notes, record_of
 from slogpt_hf.settings import Settings
-from slogpt_hf.tokenizers import (
-    TokenizerChoice,
-    TokenizerReport,
-    check_choice,
-    choose_tokenizer,
-    has_tokenizer,
-)
+from slogpt_hf.tokenizers import TokenizerChoice, choose_tokenizer
 from slogpt_hf.watch import Provenance, provenance_of
 from slogpt_hf.watch.event import Event
-
-TOKENIZER = "the tokenizer's encode and decode"
 
 
 def convert(
@@ -118,7 +110,7 @@ def verify(
         if settings.dataset or settings.tokenizer:
             raise
         choice = TokenizerChoice()  # without a dataset the ids decide alone
-    return _verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
+    return verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
 
 
 def build_artefact(
@@ -157,8 +149,13 @@ def build_artefact(
             advance=advance,
         )
     choice.write(folder, checkpoint)
-    report = _verified(checkpoint, folder, choice, settings, progress)
+    report = verified(checkpoint, folder, choice, settings, progress)
     progress.line(f"   proof: {report.summary()}")
+    if report.passed and not report.caught:
+        raise GateInvalidError(
+            f"{checkpoint.path}: the converted model is not proven: no fault could be planted.",
+            hint="Please report this as a bug of slogpt-hf. Nothing was published.",
+        )
     if not report.passed:
         raise _not_proven(checkpoint.path, report, Path(settings.report))
     _write_report(folder, report)
@@ -320,46 +317,9 @@ def identity_of(
     return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})
 
 
-def _verified(
-    checkpoint: Checkpoint,
-    folder: Path,
-    choice: TokenizerChoice,
-    settings: Settings,
-    progress: Progress,
-    trust_remote_code: bool = False,
-) -> ParityReport:
-    from slogpt_hf.parity.gate import n_passes, verify_artefact
-
-    text_ids = choice.text_ids(checkpoint.spec.block_size)
-    with progress.stage(
-        "verify", n_passes(checkpoint.spec, text_ids, adapted=bool(checkpoint.adapters)), "passes"
-    ) as advance:
-        report = verify_artefact(
-            checkpoint,
-            folder,
-            text_ids=text_ids,
-            reference=settings.reference,
-            trust_remote_code=trust_remote_code,
-            advance=advance,
-        )
-    checkpoint.require_unchanged()
-    if not choice.size or not has_tokenizer(folder):
-        return report
-    corpus = choice.corpus()
-    with progress.stage("encode", corpus.n_bytes if corpus else 0, "characters") as advance:
-        tokenizer = check_choice(folder, choice, advance)
-    return report if tokenizer is None else _with_tokenizer(report, tokenizer)
-
-
 def _require_reference(settings: Settings) -> None:
     if settings.reference is not None:
         split_reference(settings.reference)
-
-
-def _with_tokenizer(report: ParityReport, found: TokenizerReport) -> ParityReport:
-    error = 0.0 if found.ok else math.inf
-    act = Behaviour(TOKENIZER, found.ok, error, 0.0, found.corpus)
-    return report.with_behaviour(act, "" if found.ok else f"{TOKENIZER}: {found.first_difference}.")
 
 
 def _not_proven(path: Path, report: ParityReport, kept: Path) -> SloGPTError:

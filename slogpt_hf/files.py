@@ -107,6 +107,12 @@ def require_file(path: Path, what: str = "checkpoint") -> None:
         )
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file stands for a Git LFS object that was not fetched."""
+    with path.open("rb") as file:
+        return file.read(len(LFS_MAGIC)) == LFS_MAGIC
+
+
 def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
     """SHA-256 of a file as 64 hex digits; ``advance`` is told the bytes of each piece."""
     digest = hashlib.sha256()

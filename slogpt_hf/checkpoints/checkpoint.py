@@ -76,6 +76,7 @@ class Checkpoint:
         files: the files whose bytes make the checkpoint; most have one.
         stamps: which files those were when they were opened.
         given: fields that the user gave because no file records them.
+        base: of an adapter alone, the checkpoint that it adapts.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class Checkpoint:
     files: tuple[Path, ...] = ()
     stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
+    base: Path | None = None
 
     @property
     def n_parameters(self) -> int:

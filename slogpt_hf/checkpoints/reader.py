@@ -94,6 +94,7 @@ def read_checkpoint(
     checkpoint = read_model(_dialect(contents, state), contents, state, given or {})
     return replace(
         checkpoint,
+        base=base,
         quantisation=quantisation,
         stamps={file: stamps.get(file) or stamp_of(file) for file in contents.files},
     )

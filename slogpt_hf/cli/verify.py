@@ -125,12 +125,13 @@ def _print_further(report: ParityReport) -> None:
         ("planted faults", f"{report.caught} of {n} caught{missed}" if n else None),
         ("behaviour", f"{same} checks agree{differ}" if report.behaviours else None),
     ]
+    rows += [(act.name, act.note) for act in report.behaviours if act.note]
     if found := report.published:
         error = f"error {found.error:.1e} (bound {found.bound:.1e})"
         rows.append((found.dtype, error))
     for each in report.witnesses:
         verb = "agrees" if each.agrees else "DISAGREES"
-        worst = max(each.error, each.built_in_error)
-        error = f"{verb}: float32 error {worst:.1e} (bound {each.bound:.1e})"
+        allowed = each.bound + each.rounding
+        error = f"{verb}: float32 error {each.error:.1e} (bound {allowed:.1e})"
         rows.append((printable(each.name), error))
     print_table(rows)

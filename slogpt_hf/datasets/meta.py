@@ -82,18 +82,27 @@ def find_meta(dataset: str, root: Path) -> Path:
 
 
 def find_text(dataset: str, root: Path) -> Path | None:
-    """The folder of a dataset that holds text or token ids; None if there is no such folder.
+    """The folder of a dataset that holds text or token ids; None if it holds none.
 
     Args:
-        dataset: as for ``find_meta``.
+        dataset: as for ``find_meta``; the file may be any of a dataset's.
         root: what a relative path and ``datasets/`` are relative to.
+
+    Raises:
+        UsageError: there is no such dataset.
     """
     # The last candidate is a file of any name.
     *places, file = _meta_candidates(dataset, root)
-    folders = [path.parent for path in (*places, *([file] if _is_file(file) else ()))]
+    folders: list[Path] = [path.parent for path in places]
+    folders += [file.parent] if _is_file(file) else []
     files = (folder / name for name in TEXT_FILES for folder in folders)
-    found = (path.parent for path in files if _is_file(path) and path.stat().st_size)
-    return next(found, None)
+    found = next((path.parent for path in files if _is_file(path) and path.stat().st_size), None)
+    if not any(folder.is_dir() for folder in folders):
+        raise UsageError(
+            f"no dataset {describe(dataset)}; tried {', '.join(str(path) for path in folders)}.",
+            hint="Give a name below datasets/, or a folder that holds the text.",
+        )
+    return found
 
 
 def read_ids(path: Path, limit: int | None = None) -> npt.NDArray[np.uint16]:

@@ -15,7 +15,9 @@ from slogpt_hf.parity.report import Comparison
 
 HEAD_VALUES = 1 << 19  # of the head at once: 4 MiB in float64
 CHUNK_LOGITS = 1 << 19  # of each run at once: likewise
-COLUMNS_STEP = 64  # a multiple of what matrix products work in, so that pieces round as the whole
+# Multiples of what matrix products work in (of 24 and 32 columns), so that pieces round as the
+# whole; a single row is another routine's.
+COLUMNS_STEP, ROWS_STEP, FEWEST_ROWS = 192, 64, 16
 Columns = Callable[[slice], Tensor]
 
 
@@ -74,7 +76,7 @@ def compare(
         exact, single, own_64, own_32 = (
             run.columns(ids) for run in (source_64, source_32, artefact_64, artefact_32)
         )
-        for rows in _rows(positions, ids.stop - ids.start):
+        for rows in row_pieces(positions, ids.stop - ids.start):
             a, b, c, d = (columns(rows) for columns in (exact, single, own_64, own_32))
             if c.shape != a.shape or d.shape != b.shape:
                 return _unlike(batch)
@@ -111,7 +113,7 @@ def absolute_error(vocab_size: int, ours: Run, theirs: Run) -> tuple[float, floa
     error = largest = 0.0
     for ids in pieces(vocab_size, theirs):
         a, b = ours.columns(ids), theirs.columns(ids)
-        for rows in _rows(len(theirs.states), ids.stop - ids.start):
+        for rows in row_pieces(len(theirs.states), ids.stop - ids.start):
             logits = b(rows)
             largest = max(largest, _largest(logits))
             error = max(error, distance(a(rows), logits))
@@ -126,9 +128,14 @@ def pieces(vocab_size: int, run: Run) -> Iterator[slice]:
         yield slice(start, min(start + step, vocab_size))
 
 
-def _rows(positions: int, columns: int) -> Iterator[slice]:
-    step = max(1, CHUNK_LOGITS // columns)
-    return (slice(start, min(start + step, positions)) for start in range(0, positions, step))
+def row_pieces(positions: int, columns: int) -> Iterator[slice]:
+    """The positions in slices whose logits of so many ids are about CHUNK_LOGITS at most."""
+    step = max(ROWS_STEP, CHUNK_LOGITS // columns // ROWS_STEP * ROWS_STEP)
+    start = 0
+    while start < positions:
+        stop = start + step if positions - start - step >= FEWEST_ROWS else positions
+        yield slice(start, stop)
+        start = stop
 
 
 def relative(error: float, largest: float) -> float:

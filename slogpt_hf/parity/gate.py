@@ -170,7 +170,8 @@ def verify_artefact(
         failures = (f"{TENSORS_DIFFER}: {', '.join(unequal[:6])}{more}.",)
     acts = behaviours(subject, FP64_BOUND) if not failures else ()
     said = _testimonies(checkpoint, reference, subject.ids)
-    heard = tuple(witnesses(said, original, exact, single))
+    source = Decoder(original.family, spec, checkpoint.tensors, checkpoint.adapters)
+    heard = tuple(witnesses(said, source, original, exact, single))
     failures += judge_further(acts, published, heard)
     divergence = _divergence(
         original, exact, batches, layers, comparisons, embedding_equal, head_equal

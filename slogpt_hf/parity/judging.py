@@ -87,5 +87,7 @@ def _disagreement(witness: Witness) -> str:
     if not witness.built_in_error <= witness.bound:
         who = "the built-in model, so this is another model or another recording,"
     exact = "" if witness.fp64_error is None else f"; float64 {witness.fp64_error:.2e} relative"
-    worst = max(witness.error, witness.built_in_error)
-    return f"{witness.name}: {who} differs by {worst:.2e} (allowed {witness.bound:.2e}{exact})."
+    error, allowed = witness.built_in_error, witness.bound
+    if error <= allowed:
+        error, allowed = witness.error, allowed + witness.rounding
+    return f"{witness.name}: {who} differs by {error:.2e} (allowed {allowed:.2e}{exact})."

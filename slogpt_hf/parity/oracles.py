@@ -16,7 +16,7 @@ from torch import Tensor
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.parity import decoder
-from slogpt_hf.parity.comparing import deviation, distance
+from slogpt_hf.parity.comparing import deviation, distance, relative
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.judging import FP64_BOUND, noise_bound
 from slogpt_hf.parity.report import Witness
@@ -84,48 +84,50 @@ def _read(path: Path, checkpoint: Checkpoint) -> Testimony:
 
 
 def witnesses(
-    said: Iterator[Testimony], original: Decoder, exact: Streamed, single: Streamed
+    said: Iterator[Testimony],
+    source: Decoder,
+    original: Decoder,
+    exact: Streamed,
+    single: Streamed,
 ) -> Iterator[Witness]:
     """Hold the artefact and the built-in model against what other witnesses say.
 
+    They speak for the checkpoint as it is. Where the artefact's dtype rounds its weights, or
+    adapters were merged and rounded, the artefact may be off by what that changes, measured with
+    the built-in model.
+
     Args:
         said: by each witness.
-        original: the built-in model.
+        source: the built-in model with the checkpoint's weights as they are, adapters beside them.
+        original: the built-in model with the weights that the artefact must have.
         exact: the artefact in float64.
         single: the artefact in float32.
     """
     for each in said:
-        sources = [
-            _logits_of(original, each.ids, dtype) for dtype in (torch.float64, torch.float32)
-        ]
-        ours = _head(single, each.ids)
-        noise = distance(sources[0], sources[1].double())
-        allowed = noise_bound(noise, sources[0].abs().max().item(), torch.float32)
-        errors = {
-            "artefact": distance(ours, each.logits),
-            "built-in model": distance(sources[1], each.logits),
-        }
-        relative = None
+        own = [decoder.logits(source, each.ids, d) for d in (torch.float64, torch.float32)]
+        largest = own[0].abs().max().item()
+        rounding = distance(decoder.logits(original, each.ids, torch.float64), own[0])
+        noise = distance(own[0], own[1].double())
+        allowed = noise_bound(noise, largest, torch.float32)
+        error = distance(_head(single, each.ids), each.logits)
+        built_in_error = distance(own[1], each.logits)
+        agrees = built_in_error <= allowed and error <= allowed + rounding
+        relative_error = None
         if each.exact is not None:
-            relative = max(
-                deviation(_head(exact, each.ids), each.exact), deviation(sources[0], each.exact)
-            )
-        agrees = all(error <= allowed for error in errors.values())
-        agrees = agrees and (relative is None or relative <= FP64_BOUND)
+            off = distance(_head(exact, each.ids), each.exact) - rounding
+            relative_error = max(relative(off, largest), deviation(own[0], each.exact))
+            agrees = agrees and relative_error <= FP64_BOUND
         yield Witness(
             each.name,
             agrees,
-            errors["artefact"],
-            errors["built-in model"],
+            error,
+            built_in_error,
             allowed,
-            relative,
+            relative_error,
             each.ids.shape[0],
             each.ids.shape[1],
+            rounding,
         )
-
-
-def _logits_of(original: Decoder, ids: Tensor, dtype: torch.dtype) -> Tensor:
-    return decoder.logits(original, ids, dtype)
 
 
 def _head(model: Streamed, ids: Tensor) -> Tensor:

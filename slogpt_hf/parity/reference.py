@@ -55,6 +55,7 @@ def ask_reference(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Testim
             "class": name,
             "config": config,
             "checkpoint": str(checkpoint.path.absolute()),
+            "base": str(checkpoint.base.absolute()) if checkpoint.base else None,
             "given": dict(checkpoint.given),
             "paths": [str(Path(slogpt_hf.__file__).parents[1])],
         }

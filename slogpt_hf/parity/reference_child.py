@@ -114,6 +114,18 @@ def logits_of(model: Any, ids: Any) -> Any:
     return _logits(model, ids)
 
 
+def loaded(module: Any, request: dict[str, Any], checkpoint: Any, dtype: Any) -> Any:
+    """An instance with the checkpoint's weights: merged, where it has no place for adapters."""
+    from slogpt_hf.parity.merging import Merged
+
+    model = made(module, request["class"], request["config"], checkpoint.spec).eval().to(dtype)
+    tensors = checkpoint.tensors
+    if not tensors.keys() <= model.state_dict().keys():
+        tensors = Merged(tensors, checkpoint.adapters)
+    model.load_state_dict({name: tensors[name].to(dtype) for name in tensors}, strict=True)
+    return model
+
+
 def main(folder: Path) -> None:
     """Answer the request in a folder."""
     leave_the_network()
@@ -126,19 +138,14 @@ def main(folder: Path) -> None:
     from slogpt_hf.parity.float64 import Float64Everywhere
 
     torch.manual_seed(0)
-    checkpoint = read_checkpoint(Path(request["checkpoint"]), request["given"], None)
+    base = Path(request["base"]) if request["base"] else None
+    checkpoint = read_checkpoint(Path(request["checkpoint"]), request["given"], base)
     ids = load_file(folder / "ids.safetensors")["ids"]
     module = imported(Path(request["file"]))
-    state = {name: checkpoint.tensors[name].float() for name in checkpoint.tensors}
     with torch.no_grad():
-        model = made(module, request["class"], request["config"], checkpoint.spec).eval()
-        model.load_state_dict(state, strict=True)
-        single = logits_of(model.float(), ids)
+        single = logits_of(loaded(module, request, checkpoint, torch.float32), ids)
         with Float64Everywhere():
-            exact_model = made(module, request["class"], request["config"], checkpoint.spec)
-            exact_model = exact_model.eval().double()
-            exact_model.load_state_dict(state, strict=True)
-            exact = logits_of(exact_model, ids)
+            exact = logits_of(loaded(module, request, checkpoint, torch.float64), ids)
     answer = {"logits": single.float().contiguous(), "exact": exact.double().contiguous()}
     save_file(answer, folder / "answer.safetensors")
 

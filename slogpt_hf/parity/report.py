@@ -120,10 +120,14 @@ class Witness:
         agrees: with the artefact, and with the built-in model.
         error: max |artefact - witness| of the logits in float32.
         built_in_error: max |built-in model - witness| in float32.
-        bound: largest error allowed: 4 x the built-in model's own noise on these ids.
-        fp64_error: the worse of both in float64, relative; None if the witness has no float64.
+        bound: largest error allowed: 4 x the built-in model's own noise on these ids; of the
+            artefact that and ``rounding``.
+        fp64_error: the worse of both in float64, relative, beyond ``rounding``; None if the witness
+            has no float64.
         batch: rows that were run.
         length: tokens of a row.
+        rounding: by how much the artefact's dtype, or the merging of adapters, changes a logit; 0
+            where the weights are the checkpoint's.
     """
 
     name: str
@@ -134,6 +138,7 @@ class Witness:
     fp64_error: float | None
     batch: int
     length: int
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.progress import quiet_transformers
-from slogpt_hf.tokenizers.corpus import PIECE, Reading
+from slogpt_hf.tokenizers.corpus import PIECE, Corpus, Reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from slogpt_hf.tokenizers.choice import TokenizerChoice
 
 # Of real text, by what the original's encode costs: some minutes at most.
-MOST_CHARACTERS = {"characters": 1 << 28, "existing": 1 << 26, "pieces": 1 << 24}
+MOST_CHARACTERS = {"characters": 1 << 27, "existing": 1 << 25, "pieces": 1 << 23}
+NOT_COMPARED = "not compared, since no vocabulary or tokenizer was given"
+NO_CORPUS = "the vocabulary; no text was given"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 # Texts that tokenizers are known to change; of each, what the vocabulary has is checked.
@@ -63,7 +65,10 @@ class TokenizerReport:
 
 
 def check_tokenizer(
-    folder: Path, vocabulary: Vocabulary, texts: Iterable[str] = ()
+    folder: Path,
+    vocabulary: Vocabulary,
+    texts: Iterable[str] = (),
+    trust_remote_code: bool = False,
 ) -> TokenizerReport:
     """Load the files of a folder with ``AutoTokenizer`` and compare them with a vocabulary.
 
@@ -75,11 +80,12 @@ def check_tokenizer(
         folder: holds the tokenizer files.
         vocabulary: the original's.
         texts: real ones over the vocabulary, each compared alone.
+        trust_remote_code: run code that the folder brings.
 
     Raises:
         CheckpointError: the files cannot be loaded.
     """
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
     characters = [entry for entry in vocabulary.characters if len(entry) == 1]
     differences = _differences(tokenizer, vocabulary, characters, texts)
     compared = 0
@@ -97,43 +103,80 @@ def check_tokenizer(
 
 
 def check_choice(
-    folder: Path, choice: TokenizerChoice, advance: Callable[[int], None] = lambda characters: None
-) -> TokenizerReport | None:
+    folder: Path,
+    choice: TokenizerChoice,
+    rows: int,
+    *,
+    trust_remote_code: bool = False,
+    advance: Callable[[int], None] = lambda characters: None,
+) -> TokenizerReport:
     """Compare the tokenizer files of a folder with what was chosen, over the whole corpus.
 
-    A corpus of more than MOST_CHARACTERS is compared that far, and the report says so.
+    A corpus of more than MOST_CHARACTERS is compared that far, and the report says so. Where
+    nothing was chosen the files must load, and have no id that the model has not.
 
     Args:
         folder: holds the tokenizer files.
         choice: what they were made of.
+        rows: of the model's embedding.
+        trust_remote_code: run code that the folder brings.
         advance: told the characters of the corpus that were compared since its last call.
 
-    Returns:
-        The report; None if nothing was chosen.
-
     Raises:
-        CheckpointError: the files cannot be loaded, or the dataset's ids are not the tokenizer's.
+        CheckpointError: the dataset's ids are not the tokenizer's.
     """
-    from slogpt_hf.tokenizers.existing_check import check_existing
-    from slogpt_hf.tokenizers.piece_check import check_pieces
-
-    if not choice.size:
-        return None
+    try:
+        tokenizer = load_tokenizer(folder, trust_remote_code)
+    except CheckpointError as error:
+        return TokenizerReport(0, 0, "", str(error).partition(": ")[2])
+    wrong = _wrong_ids(tokenizer, choice, rows)
+    if wrong or not choice.size:
+        return TokenizerReport(0, 0, "", wrong, "" if wrong else NOT_COMPARED)
     corpus = choice.corpus()
     texts = corpus.texts(choice.decode, choice.size) if corpus else iter(())
     kind = "pieces" if choice.pieces else "characters" if choice.vocabulary else "existing"
     reading = Reading(texts, MOST_CHARACTERS[kind], advance)
-    if choice.vocabulary is not None:
-        report = check_tokenizer(folder, choice.vocabulary, reading)
-    elif choice.codec is not None:
-        report = check_pieces(folder, choice.codec, reading)
-    else:
-        assert choice.loaded is not None
-        report = check_existing(folder, choice.loaded, reading)
-    if corpus is None or not reading.characters:
+    report = _compared_with(choice, folder, reading, trust_remote_code)
+    if not report.ok:
         return report
-    how = "the first" if reading.cut else "all"
-    return replace(report, corpus=f"{how} {reading.characters:,} characters of {corpus.name}")
+    return replace(report, corpus=_told(corpus, reading) if corpus else NO_CORPUS)
+
+
+def _compared_with(
+    choice: TokenizerChoice, folder: Path, texts: Iterable[str], trust_remote_code: bool
+) -> TokenizerReport:
+    from slogpt_hf.tokenizers.existing_check import check_existing
+    from slogpt_hf.tokenizers.piece_check import check_pieces
+
+    if choice.vocabulary is not None:
+        return check_tokenizer(folder, choice.vocabulary, texts, trust_remote_code)
+    if choice.codec is not None:
+        return check_pieces(folder, choice.codec, texts, trust_remote_code)
+    assert choice.loaded is not None
+    return check_existing(folder, choice.loaded, texts, trust_remote_code)
+
+
+def _wrong_ids(
+    tokenizer: PreTrainedTokenizerBase, choice: TokenizerChoice, rows: int
+) -> str | None:
+    """Ids that the model has not, and characters that decoding may drop."""
+    from slogpt_hf.tokenizers.existing import n_ids
+
+    if (size := n_ids(tokenizer)) > rows:
+        return f"it has an id {size - 1}, but the model has {rows} rows"
+    entries = choice.vocabulary.characters if choice.vocabulary else ()
+    for i in tokenizer.all_special_ids:
+        if i < len(entries) and len(entries[i]) == 1:
+            return f"{describe(entries[i])} is a special token, which decoding may drop"
+    return None
+
+
+def _told(corpus: Corpus, reading: Reading) -> str:
+    how = "the first" if reading.cut or corpus.foreign else "all"
+    told = f"{how} {reading.characters:,} characters of {corpus.name}"
+    if not corpus.foreign:
+        return told
+    return f"{told}, up to {describe(corpus.foreign)}, which the vocabulary does not have"
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -141,8 +184,12 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that ``AutoTokenizer`` makes of a folder, without network or remote code.
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer that ``AutoTokenizer`` makes of a folder, without network.
+
+    Args:
+        folder: holds the tokenizer files.
+        trust_remote_code: run code that the folder brings.
 
     Raises:
         CheckpointError: it makes none.
@@ -152,7 +199,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         with quiet_transformers():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=False, local_files_only=True
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
             )
     except Exception as error:  # the backend raises bare Exception
         raise CheckpointError(

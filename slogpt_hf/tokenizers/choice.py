@@ -15,7 +15,13 @@ from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import write_files
 from slogpt_hf.tokenizers.characters import require_entry, write_character_tokenizer
 from slogpt_hf.tokenizers.corpus import Corpus, corpus_in, id_files, require_known
-from slogpt_hf.tokenizers.existing import load_existing, required_tokenizer, tokenizer_files
+from slogpt_hf.tokenizers.existing import (
+    encoded,
+    load_existing,
+    n_ids,
+    required_tokenizer,
+    tokenizer_files,
+)
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
 from slogpt_hf.tokenizers.piece_files import piece_tokenizer_files
 from slogpt_hf.tokenizers.pieces import Pieces, is_pieces_file, read_pieces
@@ -99,10 +105,9 @@ class TokenizerChoice:
         """
         if recorded := self.recorded_ids(limit):
             return recorded
-        if (corpus := self.corpus()) is None or limit < 1:
+        if (corpus := self.corpus()) is None:
             return []
-        text = next(corpus.texts(self.decode, self.size))
-        return self.encode(text)[:limit]
+        return self.encode(next(corpus.texts(self.decode, self.size), ""))[:limit]
 
     def recorded_ids(self, limit: int) -> list[int]:
         """The first ``limit`` of the ids that the dataset holds as such."""
@@ -112,12 +117,8 @@ class TokenizerChoice:
         return ids
 
     def corpus(self) -> Corpus | None:
-        """The dataset's text; None without one, or where its vocabulary does not cover it."""
-        vocabulary = self.vocabulary
-        # A text that the vocabulary does not cover is not the one that the model was trained on.
-        return corpus_in(
-            self.dataset, lambda text: vocabulary is None or set(text) <= vocabulary.ids.keys()
-        )
+        """The dataset's text; None without one."""
+        return corpus_in(self.dataset, self.vocabulary.ids.keys() if self.vocabulary else None)
 
     @property
     def size(self) -> int:
@@ -126,17 +127,19 @@ class TokenizerChoice:
             return self.vocabulary.size
         if self.pieces is not None:
             return self.pieces.size
-        return 0 if self.loaded is None else len(self.loaded)
+        return 0 if self.loaded is None else n_ids(self.loaded)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text of the corpus, as the original gives them, without special ones."""
+        """Ids of a text of the corpus, as the original gives them, without special ones.
+
+        Of a text that an existing tokenizer refuses there are none.
+        """
         if self.vocabulary is not None:
             return [self.vocabulary.ids[character] for character in text]
         if self.codec is not None:
             return self.codec.encode(text)
         assert self.loaded is not None
-        ids: list[int] = self.loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
+        return encoded(self.loaded, text, special=False) or []
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, as the original gives it; of characters without longer entries."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from slogpt_hf.datasets import read_ids
 from slogpt_hf.errors import CheckpointError
+from slogpt_hf.files import is_lfs_pointer
 
 TEXT_FILE = "input.txt"
 ID_FILES = ("val.bin", "train.bin")
@@ -21,9 +22,13 @@ class Corpus:
 
     Attributes:
         files: in the order in which they are read.
+        known: the characters that there are; None for any. A text is read up to another one.
+        foreign: the first character that is none of them; empty if all are.
     """
 
     files: tuple[Path, ...]
+    known: Set[str] | None = None
+    foreign: str = ""
 
     @property
     def name(self) -> str:
@@ -47,7 +52,12 @@ class Corpus:
         """
         for path in self.files:
             if path.name == TEXT_FILE:
-                yield from _read(path)
+                for text in _read(path):
+                    covered, foreign = _covered(text, self.known)
+                    if covered:
+                        yield covered
+                    if foreign:
+                        break
                 continue
             ids = read_ids(path)
             for start in range(0, len(ids), PIECE):
@@ -98,20 +108,36 @@ def require_known(ids: Sequence[int], size: int, source: Path) -> None:
         )
 
 
-def corpus_in(folder: Path | None, known: Callable[[str], bool]) -> Corpus | None:
+def corpus_in(folder: Path | None, known: Set[str] | None) -> Corpus | None:
     """The text that lies in a dataset's folder; None if there is none.
+
+    A text with a character that the vocabulary does not have is not the one that the model was
+    trained on: ids come before it, and of it counts what is before that character.
 
     Args:
         folder: of the dataset.
-        known: whether a text can be one that the model was trained on.
+        known: the characters of the vocabulary; None if any can be encoded.
     """
     if folder is None:
         return None
-    text = folder / TEXT_FILE
-    if _has_content(text) and all(map(known, _read(text))):
-        return Corpus((text,))
-    ids = id_files(folder)
-    return Corpus(ids) if ids else None
+    text, foreign = folder / TEXT_FILE, ""
+    if has_text := _has_content(text):
+        if known is not None:
+            foreign = next(filter(None, (_covered(each, known)[1] for each in _read(text))), "")
+        if not foreign:
+            return Corpus((text,), known)
+    # What only points to a Git LFS object was not fetched, since nobody asked for it.
+    if ids := tuple(path for path in id_files(folder) if not is_lfs_pointer(path)):
+        return Corpus(ids)
+    return Corpus((text,), known, foreign) if has_text else None
+
+
+def _covered(text: str, known: Set[str] | None) -> tuple[str, str]:
+    """What is before the first character that is not known, and that one; empty if all are."""
+    if known is None or set(text) <= known:
+        return text, ""
+    at = next(i for i, character in enumerate(text) if character not in known)
+    return text[:at], text[at]
 
 
 def id_files(folder: Path | None) -> tuple[Path, ...]:

@@ -58,8 +58,7 @@ def tokenizer_files(
             f"{source}: {type(tokenizer).__name__} has no tokenizer.json, which an artefact needs.",
             hint="Give a fast tokenizer: a folder or Hub repo id that holds a tokenizer.json.",
         )
-    # The highest id counts, not the number of entries: ids may have gaps.
-    needed = max(len(tokenizer), *(i + 1 for i in tokenizer.get_vocab().values()))
+    needed = n_ids(tokenizer)
     if needed > vocab_size:
         raise CheckpointError(
             f"the tokenizer {source} needs {needed} ids but the model has {vocab_size}.",
@@ -75,6 +74,21 @@ def tokenizer_files(
     kept = {key: value for key, value in config.items() if key not in LOADING_KEYS}
     text = json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
     return files | {"tokenizer_config.json": text.encode()}
+
+
+def n_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The highest id and one: ids may have gaps."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return max(len(tokenizer), *(i + 1 for i in vocabulary.values()))
+
+
+def encoded(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int] | None:
+    """Ids of a text; None where the tokenizer refuses it, as one without an unknown token does."""
+    try:
+        ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
+    except Exception:  # the backend raises bare Exception
+        return None
+    return ids
 
 
 def required_tokenizer(vocab_size: int) -> str:

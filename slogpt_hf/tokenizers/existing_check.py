@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 
 from slogpt_hf.datasets.vocabulary import describe
 from slogpt_hf.tokenizers.check import ADVERSARIAL, TokenizerReport, load_tokenizer
+from slogpt_hf.tokenizers.existing import encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def check_existing(
-    folder: Path, original: PreTrainedTokenizerBase, texts: Iterable[str] = ()
+    folder: Path,
+    original: PreTrainedTokenizerBase,
+    texts: Iterable[str] = (),
+    trust_remote_code: bool = False,
 ) -> TokenizerReport:
     """Load the files of a folder with ``AutoTokenizer`` and compare them with the original.
 
@@ -26,11 +30,12 @@ def check_existing(
         folder: holds the tokenizer files.
         original: that they were made of.
         texts: real ones, each compared alone.
+        trust_remote_code: run code that the folder brings.
 
     Raises:
         CheckpointError: the files cannot be loaded.
     """
-    ours = load_tokenizer(folder)
+    ours = load_tokenizer(folder, trust_remote_code)
     characters: set[str] = set()
     compared, first = 0, _other_ids(ours, original)
     for text in chain(ADVERSARIAL, texts) if first is None else ():
@@ -42,12 +47,13 @@ def check_existing(
 
 
 def _other_ids(ours: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase) -> str | None:
-    if len(ours) != len(original):
-        return f"it has {len(ours)} ids, the original has {len(original)}"
-    for i in range(len(original)):
-        found, expected = ours.decode([i]), original.decode([i])
-        if found != expected:
-            return f"{i} is decoded as {describe(found)}, the original has {describe(expected)}"
+    found, expected = (sorted(set(each.get_vocab().values())) for each in (ours, original))
+    if found != expected:
+        return f"it has {len(found)} ids, the original has {len(expected)}"
+    for i in expected:
+        text, same = original.decode([i]), ours.decode([i])
+        if same != text:
+            return f"{i} is decoded as {describe(same)}, the original has {describe(text)}"
     return None
 
 
@@ -55,14 +61,16 @@ def _difference(
     ours: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase, text: str
 ) -> str | None:
     for special in (False, True):
-        found, expected = (
-            tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
-            for tokenizer in (ours, original)
-        )
+        found, expected = (encoded(each, text, special=special) for each in (ours, original))
         if found != expected:
-            return f"{describe(text)} is encoded as {found[:8]}, the original has {expected[:8]}"
-        if ours.decode(found, skip_special_tokens=special) != original.decode(
+            ids = f"{_start(found)}, the original has {_start(expected)}"
+            return f"{describe(text)} is encoded as {ids}"
+        if found is not None and ours.decode(found, skip_special_tokens=special) != original.decode(
             found, skip_special_tokens=special
         ):
             return f"{found[:8]} is not decoded as the original does"
     return None
+
+
+def _start(ids: list[int] | None) -> str:
+    return "nothing, but refused" if ids is None else str(ids[:8])

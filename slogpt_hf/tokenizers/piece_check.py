@@ -42,7 +42,9 @@ UNUSUAL = (
 )
 
 
-def check_pieces(folder: Path, codec: PieceCodec, texts: Iterable[str] = ()) -> TokenizerReport:
+def check_pieces(
+    folder: Path, codec: PieceCodec, texts: Iterable[str] = (), trust_remote_code: bool = False
+) -> TokenizerReport:
     """Load the files of a folder with ``AutoTokenizer`` and compare them with pieces.
 
     Compared are the ids with and without special tokens, the decoded text with and without
@@ -53,11 +55,12 @@ def check_pieces(folder: Path, codec: PieceCodec, texts: Iterable[str] = ()) -> 
         folder: holds the tokenizer files.
         codec: the original's.
         texts: real ones, each compared alone.
+        trust_remote_code: run code that the folder brings.
 
     Raises:
         CheckpointError: the files cannot be loaded.
     """
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, trust_remote_code)
     pieces = codec.pieces
     characters: set[str] = set()
     compared, first = 0, None

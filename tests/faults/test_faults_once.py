@@ -192,7 +192,8 @@ def test_released_exactly_once(
     # An account of an unknown form and a card without errors are no reason to ask again.
     assert faulty_hub.played == len(FAULTS[fault]) or (fault in LIES and faulty_hub.played == 1)
     if fault == "waits":
-        assert waits[0] >= 55 and waits[1] >= 40
+        # Objects are sent at once: either may be told either time.
+        assert max(waits[:2]) >= 55 and min(waits[:2]) >= 40
     if case.tag is None:
         assert not release.released and view(faulty_hub.folder) == before
     else:

@@ -120,6 +120,7 @@ def test_renamed_during_a_release(
     me, renamed = faulty_hub.folder / "me", renaming(NOW, LATER)
 
     def rename(request: Request) -> Response:
+        faulty_hub.settle(own=1)
         if (me / "model.git").exists():
             (me / "model.git").rename(me / "later.git")
         return renamed(request)
@@ -131,7 +132,8 @@ def test_renamed_during_a_release(
         step = "refs"  # of a repository to be made, read again
         faulty_hub.faults.append(("refs", 2, False, rename))
     else:
-        # Of three objects at once the last: a folder is no storage that outlives its own name.
+        # Of three objects at once the last, behind the others: a folder is no storage that outlives
+        # its own name.
         faulty_hub.faults.append((step, 3 if step == "verify" else 1, False, rename))
     faulty_hub.always(("*", 1), once_there)
     release, _ = pushed("single", NOW)

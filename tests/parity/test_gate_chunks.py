@@ -21,6 +21,15 @@ from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
 
 Convert = Callable[..., tuple[Checkpoint, Path]]
 Write = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _any_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of as few rows as a test likes."""
+    monkeypatch.setattr(comparing, "ROWS_STEP", 1)
+    monkeypatch.setattr(comparing, "FEWEST_ROWS", 1)
+
+
 BATCH = Inputs("a batch", torch.zeros(3, 5, dtype=torch.int64))
 VOCAB = 11
 
@@ -180,3 +189,24 @@ def test_every_class_splits(
     model = stream_artefact(folder, torch.float32, StoredTensors(folder))
     with torch.no_grad():
         assert splits(model, torch.tensor([[1, 2, 3], [4, 5, 6]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(820, 768, 3000), (1025, 256, 5000), (2, 64, 9000), (7, 48, 65)])
+def test_pieces_round_as_the_whole(
+    dtype: torch.dtype, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine's library; the sizes are those in which other pieces were seen to differ."""
+    monkeypatch.undo()
+    positions, width, vocabulary = shape
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(positions, width, generator=generator, dtype=dtype)
+    head = torch.randn(vocabulary, width, generator=generator, dtype=dtype)
+    run, whole = Run(states, head), nn.functional.linear(states, head)
+    seen = 0
+    for ids in comparing.pieces(vocabulary, run):
+        columns = run.columns(ids)
+        for rows in comparing.row_pieces(positions, ids.stop - ids.start):
+            assert torch.equal(columns(rows), whole[rows, ids])
+            seen += (rows.stop - rows.start) * (ids.stop - ids.start)
+    assert seen == positions * vocabulary

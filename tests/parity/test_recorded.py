@@ -245,3 +245,23 @@ def test_damaged_and_foreign_recordings_are_errors(
         save_file(content, place / "parity.safetensors")
     with pytest.raises(CheckpointError, match=r"parity\.safetensors"):
         verify_artefact(checkpoint, folder)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_rounded_artefact_is_held_to_what_was_recorded_before_rounding(
+    dtype: str, slo_checkpoint: Write, convert: Convert
+) -> None:
+    checkpoint = read_checkpoint(slo_checkpoint(n_layer=1))
+    source = Decoder(SLO, checkpoint.spec, checkpoint.tensors)
+    logits = decoder.logits(source, IDS.long(), torch.float32)
+    place = checkpoint.path.parent / "parity.safetensors"
+    save_file({"input_ids": IDS.long(), "logits": logits}, place)
+    _, folder = convert(checkpoint.path, dtype=dtype)
+    report = verify_artefact(read_checkpoint(checkpoint.path), folder)
+    assert report.passed, report.failures
+    (witness,) = report.witnesses
+    assert witness.built_in_error <= witness.bound < witness.error
+    assert 0.5 * witness.rounding < witness.error < 2 * witness.rounding
+    save_file({"input_ids": IDS.long(), "logits": logits + 3 * witness.bound}, place)
+    report = verify_artefact(read_checkpoint(checkpoint.path), folder)
+    assert "the built-in model, so this is another model" in report.failures[0]

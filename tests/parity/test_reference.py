@@ -160,6 +160,18 @@ def test_the_class_finds_the_modules_of_its_repository(
     assert ask_reference(pair[0], f"{moved}:GPT", IDS).exact is not None
 
 
+@pytest.mark.parametrize("dtypes", ["float64 float64", "float32 bfloat16", "float64 float32"])
+def test_the_class_speaks_for_the_checkpoint_as_it_is(
+    dtypes: str, slo_checkpoint: Write, convert: Convert, model: Callable[..., Path]
+) -> None:
+    stored, published = dtypes.split()
+    pair = convert(slo_checkpoint(n_layer=1, dtype=stored), dtype=published)
+    report = verify_artefact(*pair, reference=f"{model()}:GPT")
+    assert report.passed, report.failures
+    (witness,) = report.witnesses
+    assert (witness.rounding > 1e-9) == (stored != published)
+
+
 def test_the_gate_hears_it(pair: tuple[Checkpoint, Path], model: Callable[..., Path]) -> None:
     report = verify_artefact(*pair, reference=f"{model()}:GPT")
     assert report.passed, report.failures

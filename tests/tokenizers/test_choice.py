@@ -161,8 +161,8 @@ def test_ids_of_spare_rows_are_outside_the_vocabulary(
         (b"A B\nC", "A B\nC"),
         (b"A B\r\nC\r\n", "A B\nC\n"),  # as the prepare script's open() reads it
         (b"A\rB", "A\nB"),
-        ("A \u20ac".encode(), ""),
-        (b"A \xff", ""),
+        ("A \u20ac".encode(), "A "),
+        (b"A \xff", "A "),
         (b"", ""),
     ],
 )

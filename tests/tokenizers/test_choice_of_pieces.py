@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.errors import CheckpointError, UsageError
-from slogpt_hf.tokenizers import check_choice, choose_tokenizer
+from slogpt_hf.tokenizers import check, check_choice, choose_tokenizer
 
 DATA = Path(__file__).parents[1] / "data" / "tokenizers"
 SIZE = 512
@@ -46,12 +46,12 @@ def test_named_file_is_told_by_content(
     choice.write(tmp_path / "artefact", checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "artefact")
     assert tokenizer.model_max_length == checkpoint.spec.block_size
-    report = check_choice(tmp_path / "artefact", choice)
+    report = check_choice(tmp_path / "artefact", choice, SIZE)
     assert report is not None and report.ok
     facts = choice.facts(tmp_path / "artefact")
     assert (facts["kind"], facts["entries"]) == ("sentencepiece", SIZE)
     assert choice.corpus() is None and choice.text_ids(24) == []
-    assert report.corpus == ""
+    assert report.corpus == check.NO_CORPUS
 
 
 def test_named_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_named_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
     of_model.write(folder, checkpoint)
     existing = choose_tokenizer(checkpoint, tokenizer=str(folder))
     assert existing.pieces is None and existing.source == str(folder)
-    report = check_choice(folder, existing)
-    assert report is not None and report.ok and report.corpus == ""
+    report = check_choice(folder, existing, SIZE)
+    assert report is not None and report.ok and report.corpus == check.NO_CORPUS
 
 
 def test_fingerprint_is_of_the_content(checkpoint: Checkpoint, tmp_path: Path) -> None:

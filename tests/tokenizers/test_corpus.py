@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from slogpt_hf import files
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
-from slogpt_hf.errors import CheckpointError
-from slogpt_hf.tokenizers import check, check_choice, choose_tokenizer, corpus
+from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.tokenizers import TokenizerChoice, check, check_choice, choose_tokenizer, corpus
 from slogpt_hf.tokenizers.corpus import Corpus, Reading, corpus_in
 
 Write = Callable[..., Path]
 CHARACTERS = "\n " + "".join(map(chr, range(65, 65 + 35)))
+ROWS = 600  # of the model, more than any of these tokenizers has
 PIECES = Path(__file__).parents[1] / "data" / "tokenizers" / "tokenizer.model"
 
 
@@ -63,19 +65,23 @@ def test_ids_of_both_files_are_read_whole(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(corpus, "PIECE", 2)
     (tmp_path / "train.bin").write_bytes(ids(65, 66, 67))
     (tmp_path / "val.bin").write_bytes(ids(68))
-    found = corpus_in(tmp_path, lambda text: True)
+    found = corpus_in(tmp_path, None)
     assert found is not None and found.name == "val.bin and train.bin"
     assert list(found.texts(letters, 128)) == ["D", "AB", "C"]
 
 
 def test_text_is_before_ids_if_it_is_the_models(tmp_path: Path) -> None:
     (tmp_path / "val.bin").write_bytes(ids(65))
-    (tmp_path / "input.txt").write_text("B")
-    covered, other = (corpus_in(tmp_path, lambda text, k=known: k) for known in (True, False))
+    (tmp_path / "input.txt").write_text("ABCD")
+    covered, other = corpus_in(tmp_path, set("ABCD")), corpus_in(tmp_path, set("ABD"))
     assert covered is not None and covered.name == "input.txt"
     assert other is not None and other.name == "val.bin"
-    assert corpus_in(None, lambda text: True) is None
-    assert corpus_in(tmp_path / "none", lambda text: True) is None
+    (tmp_path / "val.bin").write_bytes(files.LFS_MAGIC + b" of an object that nobody fetched")
+    cut = corpus_in(tmp_path, set("ABD"))
+    assert cut is not None and (cut.name, cut.foreign) == ("input.txt", "C")
+    assert list(cut.texts(letters, 128)) == ["AB"]
+    assert corpus_in(None, None) is None
+    assert corpus_in(tmp_path / "none", None) is None
 
 
 def test_ids_that_there_are_not_are_refused(tmp_path: Path) -> None:
@@ -107,17 +113,17 @@ def test_the_last_character_of_the_corpus_counts(
     folder = dataset.parent / "artefact"
     folder.mkdir()
     choice.write(folder, checkpoint)
-    whole = check_choice(folder, choice)
+    whole = check_choice(folder, choice, ROWS)
     assert whole is not None and whole.ok
     assert whole.corpus == f"all 150,002 characters of {name}"
     content = json.loads((folder / "tokenizer.json").read_text("utf-8"))
     # Behind "\n BA" this pair is in no other text that is compared.
     content["normalizer"] = {"type": "Replace", "pattern": {"String": " BA"}, "content": " AB"}
     (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
-    wrong = check_choice(folder, choice)
+    wrong = check_choice(folder, choice, ROWS)
     assert wrong is not None and not wrong.ok
     monkeypatch.setitem(check.MOST_CHARACTERS, "characters", 140_000)
-    cut = check_choice(folder, choice)
+    cut = check_choice(folder, choice, ROWS)
     assert cut is not None and cut.ok
     assert cut.corpus == f"the first 131,072 characters of {name}"
 
@@ -129,7 +135,7 @@ def test_entries_that_are_no_characters_are_left_out(checkpoint: Checkpoint, dat
     (dataset / "train.bin").write_bytes(ids(3, 0, 4))
     choice = choose_tokenizer(checkpoint, dataset=str(dataset))
     choice.write(dataset, checkpoint)
-    report = check_choice(dataset, choice)
+    report = check_choice(dataset, choice, ROWS)
     assert report is not None and report.ok
     assert report.corpus == "all 2 characters of train.bin"
 
@@ -139,13 +145,13 @@ def test_pieces_read_the_text_of_a_dataset(slo_checkpoint: Write, dataset: Path)
     (dataset / "input.txt").write_text("To be, or not to be \u20ac")
     choice = choose_tokenizer(checkpoint, tokenizer=str(PIECES), dataset=str(dataset))
     choice.write(dataset, checkpoint)
-    report = check_choice(dataset, choice)
+    report = check_choice(dataset, choice, ROWS)
     assert report is not None and report.ok
     assert report.corpus == "all 21 characters of input.txt"
     assert choice.text_ids(5) == choice.encode("To be, or not to be \u20ac")[:5]
     (dataset / "input.txt").unlink()
     (dataset / "train.bin").write_bytes(ids(*choice.encode("To be")))
-    again = check_choice(dataset, choice)
+    again = check_choice(dataset, choice, ROWS)
     assert again is not None and again.corpus == "all 5 characters of train.bin"
 
 
@@ -158,7 +164,7 @@ def test_existing_tokenizer_is_held_against_its_source(
     folder = dataset.parent / "artefact"
     folder.mkdir()
     choice.write(folder, checkpoint)
-    report = check_choice(folder, choice)
+    report = check_choice(folder, choice, ROWS)
     assert report is not None and report.ok, report
     assert report.corpus == "all 5 characters of input.txt"
     assert len(choice.text_ids(9)) == 6
@@ -166,7 +172,7 @@ def test_existing_tokenizer_is_held_against_its_source(
     vocabulary = content["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
-    wrong = check_choice(folder, choice)
+    wrong = check_choice(folder, choice, ROWS)
     assert wrong is not None and "is decoded as 'b', the original has 'a'" in str(
         wrong.first_difference
     )
@@ -176,5 +182,89 @@ def test_existing_tokenizer_is_held_against_its_source(
     )
     content["normalizer"] = {"type": "NFD"}
     (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
-    wrong = check_choice(folder, choice)
+    wrong = check_choice(folder, choice, ROWS)
     assert wrong is not None and "is encoded as" in str(wrong.first_difference)
+
+
+def test_a_text_counts_up_to_what_the_vocabulary_does_not_have(
+    checkpoint: Checkpoint, dataset: Path
+) -> None:
+    (dataset / "input.txt").write_text("A B" * 40_000 + "\u20ac C")
+    choice = choose_tokenizer(checkpoint, dataset=str(dataset))
+    choice.write(dataset, checkpoint)
+    report = check_choice(dataset, choice, ROWS)
+    assert report.ok
+    assert report.corpus == (
+        "the first 120,000 characters of input.txt, up to '\\u20ac', which the vocabulary does not "
+        "have"
+    )
+    assert choice.text_ids(3) == [2, 1, 3]
+    (dataset / "input.txt").write_text("\ufeffA")
+    assert choice.text_ids(3) == []
+    assert (
+        "the first 0 characters of input.txt, up to" in check_choice(dataset, choice, ROWS).corpus
+    )
+
+
+@pytest.mark.parametrize("name", ["pad", "eos"])
+def test_tokens_that_the_model_or_the_original_has_not(
+    name: str, checkpoint: Checkpoint, dataset: Path
+) -> None:
+    choice = choose_tokenizer(checkpoint, dataset=str(dataset))
+    choice.write(dataset, checkpoint)
+    assert check_choice(dataset, choice, 37).ok
+    tokenizer = AutoTokenizer.from_pretrained(dataset)
+    if name == "pad":
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+        wrong = "it has an id 37, but the model has 37 rows"
+    else:
+        tokenizer.eos_token = "A"
+        wrong = "'A' is a special token, which decoding may drop"
+    tokenizer.save_pretrained(dataset)
+    report = check_choice(dataset, choice, 37)
+    assert report.first_difference == wrong
+    if name == "pad":
+        assert check_choice(dataset, TokenizerChoice(), 37).first_difference == wrong
+
+
+def test_without_an_original_it_must_load(checkpoint: Checkpoint, dataset: Path) -> None:
+    choose_tokenizer(checkpoint, dataset=str(dataset)).write(dataset, checkpoint)
+    loads = check_choice(dataset, TokenizerChoice(), 37)
+    assert loads.ok and "not compared" in loads.corpus
+    (dataset / "tokenizer.json").write_text("{")
+    assert "cannot be loaded" in str(check_choice(dataset, TokenizerChoice(), 37).first_difference)
+
+
+def test_a_tokenizer_that_refuses_unknown_characters_is_its_own_equal(
+    checkpoint: Checkpoint, dataset: Path
+) -> None:
+    """Such as every tokenizer of characters that this package writes."""
+    choose_tokenizer(checkpoint, dataset=str(dataset)).write(dataset, checkpoint)
+    (dataset / "input.txt").write_text("A \u20ac")
+    again = choose_tokenizer(checkpoint, tokenizer=str(dataset), dataset=str(dataset))
+    assert check_choice(dataset, again, 37).ok
+    assert again.text_ids(9) == []
+    lenient = choose_tokenizer(checkpoint, dataset=str(dataset), unknown="A")
+    folder = dataset.parent / "lenient"
+    folder.mkdir()
+    lenient.write(folder, checkpoint)
+    report = check_choice(folder, again, 37)
+    assert "the original has nothing, but refused" in str(report.first_difference)
+
+
+def test_ids_with_gaps(slo_checkpoint: Write, dataset: Path) -> None:
+    checkpoint = read_checkpoint(slo_checkpoint(n_layer=1, vocab_size=300))
+    vocabulary = {f"w{i}": i + 30 for i in range(256)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="w1"))
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(dataset / "words")
+    (dataset / "train.bin").write_bytes(ids(285, 30))
+    choice = choose_tokenizer(checkpoint, tokenizer=str(dataset / "words"), dataset=str(dataset))
+    choice.write(dataset, checkpoint)
+    assert choice.size == 286
+    assert check_choice(dataset, choice, 300).ok
+
+
+def test_a_dataset_that_is_not_there(checkpoint: Checkpoint, dataset: Path) -> None:
+    choose_tokenizer(checkpoint, dataset=str(dataset)).write(dataset, checkpoint)
+    with pytest.raises(UsageError, match="no dataset 'typo'"):
+        choose_tokenizer(checkpoint, tokenizer=str(dataset), dataset="typo")
