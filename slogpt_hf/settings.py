@@ -74,7 +74,7 @@ class Settings:
     reference: str | None = _setting(
         None,
         "Model class of the training repository to be asked as well, as FILE.py:CLASS. Its code "
-        "runs: apart, without your tokens and, where the system allows it, without a network.",
+        "runs, in a process without tokens in its environment and, if possible, without a network.",
     )
     dtype: str | None = _setting(
         None, f"Dtype of the artefact: {', '.join(DTYPES)}; default: kept."

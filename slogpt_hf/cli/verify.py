@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from slogpt_hf.progress import Progress
 
 NOT_SHAKEN = (
-    "not run: how these tensors come from the checkpoint's is not known, so a fault that these "
-    "very weights hide (a bias of zeros, a norm of ones) would not show"
+    "not run: how these tensors come from the checkpoint's is not known, or the blocks do not run "
+    "one after the other; a fault that these very weights hide (a bias of zeros) would not show"
 )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.progress import quiet_transformers
-from slogpt_hf.tokenizers.corpus import PIECE, Corpus, Reading
+from slogpt_hf.tokenizers.corpus import PIECE, Corpus, Reading, other_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -159,16 +159,18 @@ def _compared_with(
 def _wrong_ids(
     tokenizer: PreTrainedTokenizerBase, choice: TokenizerChoice, rows: int
 ) -> str | None:
-    """Ids that the model has not, and characters that decoding may drop."""
+    """Ids that the model has not, characters that decoding may drop, another vocabulary."""
     from slogpt_hf.tokenizers.existing import n_ids
 
     if (size := n_ids(tokenizer)) > rows:
         return f"it has an id {size - 1}, but the model has {rows} rows"
-    entries = choice.vocabulary.characters if choice.vocabulary else ()
+    if (vocabulary := choice.vocabulary) is None:
+        return None
+    entries = vocabulary.characters
     for i in tokenizer.all_special_ids:
         if i < len(entries) and len(entries[i]) == 1:
             return f"{describe(entries[i])} is a special token, which decoding may drop"
-    return None
+    return other_vocabulary(choice.dataset, vocabulary.ids)
 
 
 def _told(corpus: Corpus, reading: Reading) -> str:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from slogpt_hf.datasets import read_ids
+from slogpt_hf.datasets.vocabulary import describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import is_lfs_pointer
 
 TEXT_FILE = "input.txt"
 ID_FILES = ("val.bin", "train.bin")
 PIECE = 65_536  # characters or ids
+MOST_COUNTED = 1 << 28  # bytes of a text whose characters are counted
 Decode = Callable[[Sequence[int]], str]
 
 
@@ -130,6 +133,43 @@ def corpus_in(folder: Path | None, known: Set[str] | None) -> Corpus | None:
     if ids := tuple(path for path in id_files(folder) if not is_lfs_pointer(path)):
         return Corpus(ids)
     return Corpus((text,), known, foreign) if has_text else None
+
+
+def other_vocabulary(folder: Path | None, ids: Mapping[str, int]) -> str | None:
+    """How the ids of a dataset show that they were made by another vocabulary of its characters.
+
+    If there are as many ids as characters, each character occurs as often as its id, however the
+    text was split or shuffled.
+
+    Args:
+        folder: of the dataset.
+        ids: the vocabulary: character to id.
+    """
+    import numpy as np
+
+    files = [path for path in id_files(folder) if not is_lfs_pointer(path)]
+    if not folder or not files or not _has_content(text := folder / TEXT_FILE):
+        return None
+    if text.stat().st_size > MOST_COUNTED:
+        return None
+    arrays = [read_ids(path) for path in files]
+    characters: Counter[str] = Counter()
+    for piece in _read(text):
+        characters.update(piece)
+    if characters.total() != sum(map(len, arrays)) or not characters.keys() <= ids.keys():
+        return None
+    counts = np.zeros(1 << 16, dtype=np.int64)
+    for array in arrays:
+        for start in range(0, len(array), PIECE):
+            counts += np.bincount(array[start : start + PIECE], minlength=1 << 16)
+    for character, n in characters.most_common():
+        if n != (found := int(counts[ids[character]])):
+            names = " and ".join(path.name for path in files)
+            return (
+                f"{describe(character)} is {n} times in {TEXT_FILE}, its id {ids[character]} "
+                f"{found} times in {names}: that is another vocabulary"
+            )
+    return None
 
 
 def _covered(text: str, known: Set[str] | None) -> tuple[str, str]:

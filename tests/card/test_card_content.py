@@ -82,7 +82,9 @@ def test_the_proof_has_a_row_a_batch_with_figures_and_bounds(card_facts: Make) -
         "| odd length | 2 × 127 | 1.6e-14 | 1.0e-10 | 2.5e-06 | 6.0e-06 | 1.5e-06 |",
     ]
     assert "built-in plain-torch Slo model" in proof
-    assert "all 65 rows of embedding and head were compared and are equal bit for bit." in proof
+    assert (
+        "all 65 rows of embedding and head were compared and are equal, value for value." in proof
+    )
 
 
 def test_provenance_links_the_commit_of_a_public_remote(card_facts: Make) -> None:

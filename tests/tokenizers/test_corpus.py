@@ -268,3 +268,25 @@ def test_a_dataset_that_is_not_there(checkpoint: Checkpoint, dataset: Path) -> N
     choose_tokenizer(checkpoint, dataset=str(dataset)).write(dataset, checkpoint)
     with pytest.raises(UsageError, match="no dataset 'typo'"):
         choose_tokenizer(checkpoint, tokenizer=str(dataset), dataset="typo")
+
+
+def test_ids_of_another_vocabulary(checkpoint: Checkpoint, dataset: Path) -> None:
+    """As a meta.pkl is that was left from a run before the data was prepared again."""
+    text = "AB B" * 50
+    (dataset / "input.txt").write_text(text)
+    right = [CHARACTERS.index(c) for c in text]
+    choice = choose_tokenizer(checkpoint, dataset=str(dataset))
+    choice.write(dataset, checkpoint)
+    (dataset / "val.bin").write_bytes(ids(*right[150:]))
+    (dataset / "train.bin").write_bytes(ids(*right[:150]))
+    assert check_choice(dataset, choice, ROWS).ok
+    (dataset / "train.bin").write_bytes(ids(*right[149::-1]))  # shuffled
+    assert check_choice(dataset, choice, ROWS).ok
+    (dataset / "train.bin").write_bytes(ids(*(36 - i for i in right[:150])))
+    wrong = check_choice(dataset, choice, ROWS).first_difference
+    assert wrong == (
+        "'B' is 100 times in input.txt, its id 3 25 times in val.bin and train.bin: "
+        "that is another vocabulary"
+    )
+    (dataset / "train.bin").write_bytes(ids(1, 2, 3))  # of another text, or a part of it
+    assert check_choice(dataset, choice, ROWS).ok
