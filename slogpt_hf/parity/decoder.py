@@ -11,7 +11,7 @@ Shapes: B batch, T tokens, n width, H query heads, K key and value heads, d = n 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -68,7 +68,12 @@ class Decoder:
         return self.tensors[name].to(dtype) if name in self.names else None
 
 
-def hidden_states(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Iterator[Tensor]:
+def hidden_states(
+    model: Decoder,
+    ids: Tensor,
+    dtype: torch.dtype,
+    behind: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Iterator[Tensor]:
     """The residual stream after the embedding, after each block, and after the final norm.
 
     Args:
@@ -76,6 +81,7 @@ def hidden_states(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Iterator[T
         ids: (B, T) int64 token ids, T at most ``spec.block_size``.
         dtype: float32 or float64; in float64 every step is computed in float64, also where the
             trainers' models would cast to float32.
+        behind: what becomes of the stream behind the embedding and each block.
 
     Yields:
         ``n_layer + 2`` tensors (B, T, n) of ``dtype``.
@@ -84,13 +90,13 @@ def hidden_states(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Iterator[T
     x = F.embedding(ids, model.tensors[model.embedding_name]).to(dtype)  # (B, T, n)
     if spec.positions == "learned":
         x = x + model.tensors[f"{family.positions}.weight"][: ids.shape[1]].to(dtype)  # (T, n)
-    yield x
+    yield (x := behind(x))
     table = rotary_table(spec, ids.shape[1], dtype)
     for i in range(spec.n_layer):
         block = family.blocks.format(i=i)
         x = x + attention(model, block, norm(model, block + family.norm1, x), table)
         x = x + mlp(model, block, norm(model, block + family.norm2, x))
-        yield x
+        yield (x := behind(x))
     yield norm(model, family.norm, x)
 
 
@@ -114,9 +120,14 @@ def logits(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Tensor:
     return head(model, final_state(model, ids, dtype))
 
 
-def final_state(model: Decoder, ids: Tensor, dtype: torch.dtype) -> Tensor:
+def final_state(
+    model: Decoder,
+    ids: Tensor,
+    dtype: torch.dtype,
+    behind: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
     """The last of ``hidden_states`` (B, T, n), which enters the head; the others are let go."""
-    return deque(hidden_states(model, ids, dtype), maxlen=1).pop()
+    return deque(hidden_states(model, ids, dtype, behind), maxlen=1).pop()
 
 
 def head(model: Decoder, x: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from slogpt_hf.parity.judging import (
     judge_further,
     merges,
     noise_bound,
+    only_single_differs,
 )
 from slogpt_hf.parity.lockstep import (
     ENTRY,
@@ -45,6 +46,7 @@ from slogpt_hf.parity.lockstep import (
     worst_layers,
 )
 from slogpt_hf.parity.merging import Merged
+from slogpt_hf.parity.noise import redrawn_noise
 from slogpt_hf.parity.oracles import Testimony, recorded_beside, witnesses
 from slogpt_hf.parity.reference import ask_reference
 from slogpt_hf.parity.report import (
@@ -146,7 +148,8 @@ def verify_artefact(
     shaking = _shaken(
         original, checkpoint, route, folder, stored, batches[0].ids, trust_remote_code
     )
-    bound = fp32_bound(comparisons)
+    redrawn = redrawn_noise(original, batches) if only_single_differs(comparisons) else 0.0
+    bound = fp32_bound(comparisons, redrawn)
     published = None
     if getattr(torch, dtype).itemsize < 4:
         published = _published(original, folder, stored, batches, dtype, trust_remote_code)

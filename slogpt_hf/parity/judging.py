@@ -28,10 +28,17 @@ def noise_bound(noise: float, largest: float, dtype: torch.dtype) -> float:
     return FP32_NOISE_FACTOR * max(noise, FLOOR_ULPS * torch.finfo(dtype).eps * largest)
 
 
-def fp32_bound(comparisons: Sequence[Comparison]) -> float:
-    """Largest error allowed in float32: by the original's noise over all batches."""
-    noise = max(c.fp32_noise for c in comparisons)
+def fp32_bound(comparisons: Sequence[Comparison], redrawn: float = 0.0) -> float:
+    """Largest error allowed in float32: by the original's noise over all batches and draws."""
+    noise = max(redrawn, *(c.fp32_noise for c in comparisons))
     return noise_bound(noise, max(c.max_logit for c in comparisons), torch.float32)
+
+
+def only_single_differs(comparisons: Sequence[Comparison]) -> bool:
+    """Whether float64 agrees everywhere and float32, by the noise of one draw, does not."""
+    bound = fp32_bound(comparisons)
+    exact = all(c.fp64_error <= FP64_BOUND for c in comparisons)
+    return exact and not all(c.fp32_error <= bound for c in comparisons)
 
 
 def merges(merge_error: float | None) -> bool:
