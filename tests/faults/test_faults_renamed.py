@@ -76,10 +76,11 @@ def pushed(command: Callable[..., Outcome]) -> Callable[..., tuple[dict[str, Any
 def test_a_release_to_the_old_name_goes_to_the_new_one(
     way: str, pushed: Any, faulty_hub: Any, seeds: Any, view: Any
 ) -> None:
+    # Xet's client remembers what it sent: no artefact of which another test counts the requests.
     faulty_hub.reset(seeds["released"])
     before = view(faulty_hub.folder)
     faulty_hub.always(("*", 1), renaming(OLD, NOW))
-    release, said = pushed("single", OLD, "--transfer", way)
+    release, said = pushed("fifth", OLD, "--transfer", way)
     after = view(faulty_hub.folder)
     after.require_whole_tags()
     assert said.count(SAID) == 1 and "create" not in faulty_hub.count()
@@ -91,7 +92,7 @@ def test_a_release_to_the_old_name_goes_to_the_new_one(
     assert after.branches["main"] == (release["commit"], *before.branches["main"])
     assert faulty_hub.count()["commit"] == faulty_hub.count()["tag"] == 1
     for name in (OLD, NOW):
-        again, _ = pushed("single", name)
+        again, _ = pushed("fifth", name)
         assert (again["released"], again["repo_id"], again["tag"]) == (False, NOW, "v1.0.1")
     assert view(faulty_hub.folder) == after
 
