@@ -32,7 +32,8 @@ from slogpt_hf.demo.fitting import Recipe, fit
 from slogpt_hf.parity import decoder, gate
 from slogpt_hf.parity.controls import ROWS
 from slogpt_hf.parity.faults import FAULTS, TOKENS, Patient
-from slogpt_hf.parity.gate import rounded, verify_artefact
+from slogpt_hf.parity.gate import verify_artefact
+from slogpt_hf.parity.rounding import rounded
 from slogpt_hf.parity.shaken import route_to
 from slogpt_hf.parity.streamed import StoredTensors, stream_artefact
 

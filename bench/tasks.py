@@ -308,8 +308,8 @@ def passes(checkpoint: str, artefact: str) -> FIGURES:
     from slogpt_hf.checkpoints import read_checkpoint
     from slogpt_hf.parity import decoder, loading
     from slogpt_hf.parity.float64 import Float64Everywhere
-    from slogpt_hf.parity.gate import rounded
     from slogpt_hf.parity.inputs import inputs_for
+    from slogpt_hf.parity.rounding import rounded
 
     source, folder = read_checkpoint(Path(checkpoint)), Path(artefact)
     original, batches = rounded(source, torch.float32), inputs_for(source.spec)
@@ -331,9 +331,9 @@ def lockstep(checkpoint: str, artefact: str) -> FIGURES:
     import torch
 
     from slogpt_hf.checkpoints import read_checkpoint
-    from slogpt_hf.parity.gate import rounded
     from slogpt_hf.parity.inputs import Inputs
     from slogpt_hf.parity.lockstep import Models, in_lockstep
+    from slogpt_hf.parity.rounding import rounded
     from slogpt_hf.parity.streamed import StoredTensors, stream_artefact
 
     original, folder = read_checkpoint(Path(checkpoint)), Path(artefact)

@@ -72,23 +72,18 @@ def _tokenizer_report(
     """
     if not has_tokenizer(folder):
         return None
-    corpus = choice.corpus() if choice.size else None
-    check = partial(
-        check_choice,
-        folder,
-        rows=checkpoint.spec.vocab_size,
-        trust_remote_code=trust_remote_code,
-    )
-    if corpus is None:
-        return check(choice=choice)
+    rows = checkpoint.spec.vocab_size
+    check = partial(check_choice, folder, rows=rows, trust_remote_code=trust_remote_code)
+    if choice.corpus is None:
+        return check(choice)
     try:
-        with progress.stage("encode", corpus.n_bytes, "characters") as advance:
-            return check(choice=choice, advance=advance)
+        with progress.stage("encode", choice.corpus.n_bytes, "characters") as advance:
+            return check(choice, advance=advance)
     except CheckpointError:
         if settings.dataset:
             raise
         # Nobody asked for the dataset that lies beside the vocabulary.
-        found = check(choice=replace(choice, dataset=None))
+        found = check(replace(choice, dataset=None))
         return replace(found, corpus="the vocabulary; the dataset beside it cannot be read")
 
 

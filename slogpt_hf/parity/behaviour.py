@@ -87,14 +87,14 @@ def _incremental(subject: Subject) -> Iterator[Made]:
     half = ids.shape[1] // 2
     parts, cache = [], None
     for start, stop in [(0, half), *((i, i + 1) for i in range(half, ids.shape[1]))]:
-        output = _run(subject.exact, ids[:, start:stop], past_key_values=cache, use_cache=True)
+        output = subject.exact.run(ids[:, start:stop], past_key_values=cache, use_cache=True)
         parts.append(output.logits)
         cache = output.past_key_values
-    yield torch.cat(parts, dim=1), _logits(subject.exact, ids)
+    yield torch.cat(parts, dim=1), subject.exact.logits(ids)
     if long is not None:
-        cache = _run(subject.exact, long[:, :-1], use_cache=True).past_key_values
-        last = _run(subject.exact, long[:, -1:], past_key_values=cache, use_cache=True).logits
-        yield last, _logits(subject.exact, long)[:, -1:]
+        cache = subject.exact.run(long[:, :-1], use_cache=True).past_key_values
+        last = subject.exact.run(long[:, -1:], past_key_values=cache, use_cache=True).logits
+        yield last, subject.exact.logits(long)[:, -1:]
 
 
 def _left_padding(subject: Subject) -> Iterator[Made]:
@@ -121,19 +121,19 @@ def _padded(subject: Subject, left: bool) -> Iterator[Made]:
     mask[1, outside], filled[1, outside] = 0, 0
     filled[1, kept] = ids[1, :short]
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    logits = _logits(subject.exact, filled, attention_mask=mask, position_ids=positions)
-    yield logits[1:, kept], _logits(subject.exact, ids[1:, :short])
+    logits = subject.exact.logits(filled, attention_mask=mask, position_ids=positions)
+    yield logits[1:, kept], subject.exact.logits(ids[1:, :short])
 
 
 def _batched(subject: Subject) -> Iterator[Made]:
     """Two rows at once against one after the other."""
-    singles = [_logits(subject.exact, row[None]) for row in subject.ids]
-    yield _logits(subject.exact, subject.ids), torch.cat(singles)
+    singles = [subject.exact.logits(row[None]) for row in subject.ids]
+    yield subject.exact.logits(subject.ids), torch.cat(singles)
 
 
 def _attention(subject: Subject) -> Iterator[Made]:
     """The fused attention against the one that is spelled out."""
-    yield _logits(subject.eager, subject.ids), _logits(subject.exact, subject.ids)
+    yield subject.eager.logits(subject.ids), subject.exact.logits(subject.ids)
 
 
 CHECKS: dict[str, Callable[[Subject], Iterator[Made]]] = {
@@ -182,7 +182,7 @@ def _loss(subject: Subject, bound: float) -> Iterator[Behaviour]:
     most = max(2, MOST_LOGITS // subject.original.spec.vocab_size)
     ids = torch.tensor([subject.text[:most]])
     with quiet_transformers():  # of classes for which it knows no kind of loss
-        ours = _run(subject.exact, ids, labels=ids, use_cache=False).loss
+        ours = subject.exact.run(ids, labels=ids, use_cache=False).loss
     states = decoder.final_state(subject.original, ids, torch.float64)
     logits = decoder.head(subject.original, states)[0, :-1]
     theirs = functional.cross_entropy(logits, ids[0, 1:])
@@ -211,18 +211,8 @@ def _saved_again(subject: Subject) -> Iterator[Behaviour]:
             single = stream_artefact(
                 subject.folder, dtype, subject.stored, subject.trust_remote_code
             )
-        equal = torch.equal(loading.logits(model, subject.ids), _logits(single, subject.ids))
+        equal = torch.equal(loading.logits(model, subject.ids), single.logits(subject.ids))
         yield Behaviour("loaded whole", equal, 0.0 if equal else float("inf"), 0.0)
-
-
-def _run(model: Streamed, ids: Tensor, **options: Any) -> Any:
-    with model.computing():
-        return model.model(input_ids=ids, **options)
-
-
-def _logits(model: Streamed, ids: Tensor, **options: Any) -> Tensor:
-    logits: Tensor = _run(model, ids, use_cache=False, **options).logits
-    return logits
 
 
 def sequence_for(ids: Tensor, block_size: int) -> Tensor:

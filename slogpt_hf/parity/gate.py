@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +57,7 @@ from slogpt_hf.parity.report import (
     Position,
     Published,
 )
+from slogpt_hf.parity.rounding import rounded
 from slogpt_hf.parity.shaken import (
     TABLE_ROWS,
     Noise,
@@ -347,30 +348,6 @@ def oracle_name(checkpoint: Checkpoint, dtype: str) -> str:
     return (
         f"{model}; its adapters merged and rounded to {dtype}, merged and unmerged compared apart"
     )
-
-
-class Rounded(Mapping[str, Tensor]):
-    """Tensors in another dtype, each cast when it is asked for."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        self.tensors, self.dtype = tensors, dtype
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name].to(self.dtype)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-
-def rounded(checkpoint: Checkpoint, dtype: torch.dtype) -> Decoder:
-    """The original with its weights, adapters merged, in the artefact's dtype."""
-    tensors: Mapping[str, Tensor] = checkpoint.tensors
-    if checkpoint.adapters:
-        tensors = Merged(tensors, checkpoint.adapters)
-    return Decoder(FAMILIES[checkpoint.dialect], checkpoint.spec, Rounded(tensors, dtype))
 
 
 def unlike(spec: Spec, model: Streamed) -> tuple[str, ...]:

@@ -109,10 +109,13 @@ def in_lockstep(models: Models, batch: Inputs) -> tuple[Compared, list[Layer]]:
     exact, single, own_64, own_32 = (state.flatten(0, 1) for state in states)
     original = models.original.tensors[models.original.head_name]
     start = time.perf_counter()
-    heads = [_head(model) for model in (models.exact, models.single)]
-    runs = [Run(own_64, heads[0]), Run(own_32, heads[1])]
-    if not models.whole:
-        runs = [Run(_logits(model, ids), None) for model in (models.exact, models.single)]
+    own = ((models.exact, own_64), (models.single, own_32))
+    runs = [
+        Run(state, model.raw(model.head_name))
+        if models.whole
+        else Run(model.logits(ids).flatten(0, 1), None)
+        for model, state in own
+    ]
     compared = compare(
         batch, models.original.spec.vocab_size, Run(exact, original), Run(single, original), *runs
     )
@@ -154,8 +157,7 @@ def splits(model: Streamed, probe: Tensor) -> bool:
     """
     states = model.final_state(probe)
     head = model.raw(model.head_name).to(model.dtype)
-    whole = model.model(input_ids=probe, use_cache=False).logits
-    return torch.equal(functional.linear(states, head), whole)
+    return torch.equal(functional.linear(states, head), model.logits(probe))
 
 
 def steps(model: Streamed, probe: Tensor) -> bool:
@@ -226,13 +228,3 @@ def _kinds(block: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
 def _last(states: Iterator[Tensor]) -> Tensor:
     *_, last = states
     return last
-
-
-def _head(model: Streamed) -> Tensor:
-    return model.raw(model.head_name)
-
-
-def _logits(model: Streamed, ids: Tensor) -> Tensor:
-    with model.computing():
-        logits: Tensor = model.model(input_ids=ids, use_cache=False).logits
-    return logits.flatten(0, 1)

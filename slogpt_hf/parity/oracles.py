@@ -109,12 +109,12 @@ def witnesses(
         rounding = distance(decoder.logits(original, each.ids, torch.float64), own[0])
         noise = distance(own[0], own[1].double())
         allowed = noise_bound(noise, largest, torch.float32)
-        error = distance(_head(single, each.ids), each.logits)
+        error = distance(single.logits(each.ids), each.logits)
         built_in_error = distance(own[1], each.logits)
         agrees = built_in_error <= allowed and error <= allowed + rounding
         relative_error = None
         if each.exact is not None:
-            off = distance(_head(exact, each.ids), each.exact) - rounding
+            off = distance(exact.logits(each.ids), each.exact) - rounding
             relative_error = max(relative(off, largest), deviation(own[0], each.exact))
             agrees = agrees and relative_error <= FP64_BOUND
         yield Witness(
@@ -128,9 +128,3 @@ def witnesses(
             each.ids.shape[1],
             rounding,
         )
-
-
-def _head(model: Streamed, ids: Tensor) -> Tensor:
-    with model.computing():
-        logits: Tensor = model.model(input_ids=ids, use_cache=False).logits
-    return logits

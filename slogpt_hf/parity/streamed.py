@@ -122,6 +122,16 @@ class Streamed:
             "n_embd": width,
         }
 
+    def run(self, ids: Tensor, **options: Any) -> Any:
+        """The class's own answer for ids (B, T), in one forward pass."""
+        with self.computing():
+            return self.model(input_ids=ids, **options)
+
+    def logits(self, ids: Tensor, **options: Any) -> Tensor:
+        """Logits (B, T, V) of every position, without a cache."""
+        logits: Tensor = self.run(ids, use_cache=False, **options).logits
+        return logits
+
     def final_state(self, ids: Tensor) -> Tensor:
         """What enters the head (B, T, n) for ids (B, T), in one forward pass."""
         with self.computing():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slogpt_hf.tokenizers.choice import TokenizerChoice
 
 # Of real text, by what the original's encode costs: some minutes at most.
-MOST_CHARACTERS = {"characters": 1 << 27, "existing": 1 << 25, "pieces": 1 << 23}
+MOST_CHARACTERS = {"characters": 1 << 27, "existing": 1 << 25, "sentencepiece": 1 << 23}
 NOT_COMPARED = "not compared, since no vocabulary or tokenizer was given"
 NO_CORPUS = "the vocabulary; no text was given"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -65,27 +65,19 @@ class TokenizerReport:
 
 
 def check_tokenizer(
-    folder: Path,
-    vocabulary: Vocabulary,
-    texts: Iterable[str] = (),
-    trust_remote_code: bool = False,
+    tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, texts: Iterable[str] = ()
 ) -> TokenizerReport:
-    """Load the files of a folder with ``AutoTokenizer`` and compare them with a vocabulary.
+    """Compare a tokenizer, as ``load_tokenizer`` gives it, with a vocabulary.
 
     Compared are ``encode(text) == [stoi[c] for c in text]`` and ``decode`` of that, with and
     without ``skip_special_tokens``, alone and in a batch: over every entry of the vocabulary,
     pairs of neighbouring characters, adversarial strings and ``texts``.
 
     Args:
-        folder: holds the tokenizer files.
+        tokenizer: the artefact's.
         vocabulary: the original's.
         texts: real ones over the vocabulary, each compared alone.
-        trust_remote_code: run code that the folder brings.
-
-    Raises:
-        CheckpointError: the files cannot be loaded.
     """
-    tokenizer = load_tokenizer(folder, trust_remote_code)
     characters = [entry for entry in vocabulary.characters if len(entry) == 1]
     differences = _differences(tokenizer, vocabulary, characters, texts)
     compared = 0
@@ -132,28 +124,27 @@ def check_choice(
     wrong = _wrong_ids(tokenizer, choice, rows)
     if wrong or not choice.size:
         return TokenizerReport(0, 0, "", wrong, "" if wrong else NOT_COMPARED)
-    corpus = choice.corpus()
+    corpus = choice.corpus
     texts = corpus.texts(choice.decode, choice.size) if corpus else iter(())
-    kind = "pieces" if choice.pieces else "characters" if choice.vocabulary else "existing"
-    reading = Reading(texts, MOST_CHARACTERS[kind], advance)
-    report = _compared_with(choice, folder, reading, trust_remote_code)
+    reading = Reading(texts, MOST_CHARACTERS[choice.kind], advance)
+    report = _compared(tokenizer, choice, reading)
     if not report.ok:
         return report
     return replace(report, corpus=_told(corpus, reading) if corpus else NO_CORPUS)
 
 
-def _compared_with(
-    choice: TokenizerChoice, folder: Path, texts: Iterable[str], trust_remote_code: bool
+def _compared(
+    tokenizer: PreTrainedTokenizerBase, choice: TokenizerChoice, texts: Iterable[str]
 ) -> TokenizerReport:
     from slogpt_hf.tokenizers.existing_check import check_existing
     from slogpt_hf.tokenizers.piece_check import check_pieces
 
     if choice.vocabulary is not None:
-        return check_tokenizer(folder, choice.vocabulary, texts, trust_remote_code)
+        return check_tokenizer(tokenizer, choice.vocabulary, texts)
     if choice.codec is not None:
-        return check_pieces(folder, choice.codec, texts, trust_remote_code)
+        return check_pieces(tokenizer, choice.codec, texts)
     assert choice.loaded is not None
-    return check_existing(folder, choice.loaded, texts, trust_remote_code)
+    return check_existing(tokenizer, choice.loaded, texts)
 
 
 def _wrong_ids(
@@ -226,9 +217,9 @@ def _differences(
     strings = [everything, everything[::-1], "".join(c + c for c in characters)]
     strings += ["".join(c for c in string if c in known) for string in ADVERSARIAL]
     for chunk in _chunks(strings):
-        yield len(chunk), _compared(tokenizer, vocabulary, [chunk], special)
+        yield len(chunk), _text_difference(tokenizer, vocabulary, [chunk], special)
     batch = [string[:PIECE] for string in strings]
-    yield sum(map(len, batch)), _compared(tokenizer, vocabulary, batch, special)
+    yield sum(map(len, batch)), _text_difference(tokenizer, vocabulary, batch, special)
     for text in texts:
         unknown = next((i for i, c in enumerate(text) if c not in known), None)
         if unknown is not None:
@@ -237,7 +228,7 @@ def _differences(
                 f"the text holds {describe(text[unknown])}, which the vocabulary does not have",
             )
             return
-        yield len(text), _compared(tokenizer, vocabulary, [text], special)
+        yield len(text), _text_difference(tokenizer, vocabulary, [text], special)
 
 
 def _chunks(strings: Iterable[str]) -> Iterator[str]:
@@ -246,7 +237,7 @@ def _chunks(strings: Iterable[str]) -> Iterator[str]:
             yield string[start : start + PIECE]
 
 
-def _compared(
+def _text_difference(
     tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, batch: list[str], special: set[int]
 ) -> str | None:
     alone = len(batch) == 1

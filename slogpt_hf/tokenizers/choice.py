@@ -78,22 +78,13 @@ class TokenizerChoice:
     def facts(self, folder: Path) -> dict[str, Any]:
         """What the release record says of the tokenizer written into ``folder``."""
         digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
-        if self.pieces is not None:
-            return {
-                "kind": "sentencepiece",
-                "source": self.source,
-                "source_sha256": self.pieces.sha256,
-                "entries": self.pieces.size,
-                "sha256": digest,
-            }
-        if self.vocabulary is None:
-            return {"kind": "existing", "source": self.source, "sha256": digest}
-        return {
-            "kind": "characters",
-            "entries": self.vocabulary.size,
-            "unknown": self.unknown,
-            "sha256": digest,
-        }
+        facts: dict[str, Any] = {"kind": self.kind, "sha256": digest}
+        if self.vocabulary is not None:
+            return facts | {"entries": self.vocabulary.size, "unknown": self.unknown}
+        facts["source"] = self.source
+        if self.pieces is None:
+            return facts
+        return facts | {"source_sha256": self.pieces.sha256, "entries": self.pieces.size}
 
     def text_ids(self, limit: int) -> list[int]:
         """The first ``limit`` token ids of the dataset's text; empty without one.
@@ -105,7 +96,7 @@ class TokenizerChoice:
         """
         if recorded := self.recorded_ids(limit):
             return recorded
-        if (corpus := self.corpus()) is None:
+        if (corpus := self.corpus) is None:
             return []
         return self.encode(next(corpus.texts(self.decode, self.size), ""))[:limit]
 
@@ -116,11 +107,19 @@ class TokenizerChoice:
         ids: list[int] = read_ids(path, limit).tolist()
         return ids
 
+    @cached_property
     def corpus(self) -> Corpus | None:
-        """The dataset's text; None without one."""
+        """The dataset's text, as it is when it is first asked for; None without one."""
         return corpus_in(self.dataset, self.vocabulary.ids.keys() if self.vocabulary else None)
 
     @property
+    def kind(self) -> str:
+        """What it is, for the record: characters, sentencepiece or existing."""
+        if self.vocabulary is not None:
+            return "characters"
+        return "existing" if self.pieces is None else "sentencepiece"
+
+    @cached_property
     def size(self) -> int:
         """Number of ids; 0 without a tokenizer."""
         if self.vocabulary is not None:
@@ -194,7 +193,7 @@ def choose_tokenizer(
                 vocab_size=checkpoint.spec.vocab_size,
                 model_max_length=checkpoint.spec.block_size,
             )
-            choice = TokenizerChoice(None, tokenizer, files, folder, loaded=loaded)
+            choice = TokenizerChoice(source=tokenizer, files=files, dataset=folder, loaded=loaded)
         return _with_known_ids(choice, checkpoint.spec.vocab_size, checkpoint)
     if dataset is not None:
         meta: Path | None = find_meta(dataset, root or Path())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slogpt_hf.datasets.vocabulary import describe
-from slogpt_hf.tokenizers.check import ADVERSARIAL, TokenizerReport, load_tokenizer
+from slogpt_hf.tokenizers.check import ADVERSARIAL, TokenizerReport
 from slogpt_hf.tokenizers.existing import encoded
 
 if TYPE_CHECKING:
@@ -16,26 +15,18 @@ if TYPE_CHECKING:
 
 
 def check_existing(
-    folder: Path,
-    original: PreTrainedTokenizerBase,
-    texts: Iterable[str] = (),
-    trust_remote_code: bool = False,
+    ours: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase, texts: Iterable[str] = ()
 ) -> TokenizerReport:
-    """Load the files of a folder with ``AutoTokenizer`` and compare them with the original.
+    """Compare the tokenizer of an artefact with the original.
 
     Compared are the text of every id, and the ids with and without special tokens, and their text
     with and without ``skip_special_tokens``, of adversarial strings and of ``texts``.
 
     Args:
-        folder: holds the tokenizer files.
-        original: that they were made of.
+        ours: the artefact's.
+        original: that it was made of.
         texts: real ones, each compared alone.
-        trust_remote_code: run code that the folder brings.
-
-    Raises:
-        CheckpointError: the files cannot be loaded.
     """
-    ours = load_tokenizer(folder, trust_remote_code)
     characters: set[str] = set()
     compared, first = 0, _other_ids(ours, original)
     for text in chain(ADVERSARIAL, texts) if first is None else ():

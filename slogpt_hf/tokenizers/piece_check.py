@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slogpt_hf.datasets.vocabulary import describe
-from slogpt_hf.tokenizers.check import ADVERSARIAL, TokenizerReport, load_tokenizer
+from slogpt_hf.tokenizers.check import ADVERSARIAL, TokenizerReport
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
 from slogpt_hf.tokenizers.pieces import Pieces
 
@@ -43,24 +42,19 @@ UNUSUAL = (
 
 
 def check_pieces(
-    folder: Path, codec: PieceCodec, texts: Iterable[str] = (), trust_remote_code: bool = False
+    tokenizer: PreTrainedTokenizerBase, codec: PieceCodec, texts: Iterable[str] = ()
 ) -> TokenizerReport:
-    """Load the files of a folder with ``AutoTokenizer`` and compare them with pieces.
+    """Compare a tokenizer, as ``load_tokenizer`` gives it, with pieces.
 
     Compared are the ids with and without special tokens, the decoded text with and without
     ``skip_special_tokens``, alone and in a batch, with those of ``codec``: over every piece,
     seeded mixtures of pieces, unusual strings and ``texts``.
 
     Args:
-        folder: holds the tokenizer files.
+        tokenizer: the artefact's.
         codec: the original's.
         texts: real ones, each compared alone.
-        trust_remote_code: run code that the folder brings.
-
-    Raises:
-        CheckpointError: the files cannot be loaded.
     """
-    tokenizer = load_tokenizer(folder, trust_remote_code)
     pieces = codec.pieces
     characters: set[str] = set()
     compared, first = 0, None

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 import torch
 from slogpt_hf.checkpoints import read_checkpoint
-from slogpt_hf.parity.gate import rounded, splits, steps
+from slogpt_hf.parity.rounding import rounded
 from slogpt_hf.parity.inputs import Inputs
 from slogpt_hf.parity.lockstep import Models, in_lockstep
 from slogpt_hf.parity.streamed import StoredTensors, stream_artefact

@@ -11,9 +11,10 @@ import torch
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.parity import decoder, gate
 from slogpt_hf.parity.comparing import distance
-from slogpt_hf.parity.gate import rounded, verify_artefact
+from slogpt_hf.parity.gate import verify_artefact
 from slogpt_hf.parity.inputs import inputs_for
 from slogpt_hf.parity.noise import redrawn_noise
+from slogpt_hf.parity.rounding import rounded
 
 Write = Callable[..., Path]
 Convert = Callable[..., tuple[Checkpoint, Path]]

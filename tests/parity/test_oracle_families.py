@@ -13,7 +13,7 @@ from torch import Tensor
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.parity.decoder import Decoder, final_state, head, hidden_states, logits
 from slogpt_hf.parity.families import FAMILIES
-from slogpt_hf.parity.gate import rounded
+from slogpt_hf.parity.rounding import rounded
 
 Make = Callable[..., Checkpoint]
 IDS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.parity import decoder, reference
 from slogpt_hf.parity.decoder import Decoder
@@ -170,6 +171,33 @@ def test_the_class_speaks_for_the_checkpoint_as_it_is(
     assert report.passed, report.failures
     (witness,) = report.witnesses
     assert (witness.rounding > 1e-9) == (stored != published)
+
+
+@pytest.mark.parametrize("place", ["beside the weights", "alone"])
+def test_adapters_are_merged_for_a_class_without_them(
+    place: str, slo_content: Callable[..., Any], model: Callable[..., Path], tmp_path: Path
+) -> None:
+    content = slo_content(n_layer=1)
+    name = "transformer.h.0.attn.c_attn"
+    rows, columns = content["model"][f"{name}.weight"].shape
+    low_rank = {f"{name}.lora_A": torch.randn(4, columns), f"{name}.lora_B": torch.randn(rows, 4)}
+    base = None
+    if place == "alone":
+        base = tmp_path / "base.pt"
+        torch.save(content, base)
+        torch.save(low_rank | {"metadata": {"rank": 4, "alpha": 16}}, tmp_path / "ckpt.pt")
+    else:
+        content["model"] |= low_rank
+        torch.save(content, tmp_path / "ckpt.pt")
+    given = {} if base else {"lora_alpha": 16}
+    checkpoint = read_checkpoint(tmp_path / "ckpt.pt", given, base)
+    folder = tmp_path / "artefact"
+    folder.mkdir()
+    write_model(checkpoint, plan_conversion(checkpoint), folder)
+    report = verify_artefact(checkpoint, folder, reference=f"{model()}:GPT")
+    assert report.passed, report.failures
+    (witness,) = report.witnesses
+    assert witness.fp64_error is not None and witness.fp64_error < 1e-12
 
 
 def test_the_gate_hears_it(pair: tuple[Checkpoint, Path], model: Callable[..., Path]) -> None:

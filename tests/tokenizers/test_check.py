@@ -11,7 +11,7 @@ from slogpt_hf.datasets.vocabulary import Vocabulary
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.tokenizers import check
 from slogpt_hf.tokenizers.characters import write_character_tokenizer
-from slogpt_hf.tokenizers.check import check_tokenizer
+from slogpt_hf.tokenizers.check import check_tokenizer, load_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "slo-classic" / "meta.pkl"
 ALL = Vocabulary((*dict.fromkeys("".join(check.ADVERSARIAL)), "<pad>"), "here")
@@ -30,8 +30,8 @@ def test_golden_vocabulary_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(check, "PIECE", 100)
     vocabulary = read_meta(GOLDEN)
     write_character_tokenizer(vocabulary, tmp_path, model_max_length=8)
-    short = check_tokenizer(tmp_path, vocabulary)
-    report = check_tokenizer(tmp_path, vocabulary, ["To be, or not to be.\n"] * 100)
+    short = check_tokenizer(load_tokenizer(tmp_path), vocabulary)
+    report = check_tokenizer(load_tokenizer(tmp_path), vocabulary, ["To be, or not to be.\n"] * 100)
     assert report.ok and report.first_difference is None
     assert report.characters == 65
     assert report.code_points == short.code_points + 2100
@@ -42,7 +42,7 @@ def test_special_tokens_and_unknown_pass(tmp_path: Path) -> None:
     write_character_tokenizer(
         ALL, tmp_path, model_max_length=8, special_tokens={"pad": 0, "eos": ALL.size}, unknown="a"
     )
-    report = check_tokenizer(tmp_path, ALL, ["a b"])
+    report = check_tokenizer(load_tokenizer(tmp_path), ALL, ["a b"])
     assert report.ok
     assert report.unknown == "a"
 
@@ -86,35 +86,35 @@ def test_faults_are_caught(tmp_path: Path, name: str) -> None:
     file, path, value = FAULTS[name]
     vocabulary = Vocabulary((*ALL.characters, "\r\n"), "here")
     write_character_tokenizer(vocabulary, tmp_path, model_max_length=8)
-    assert check_tokenizer(tmp_path, vocabulary).ok
+    assert check_tokenizer(load_tokenizer(tmp_path), vocabulary).ok
     change(tmp_path, file, *path, value=value)
-    report = check_tokenizer(tmp_path, vocabulary)
+    report = check_tokenizer(load_tokenizer(tmp_path), vocabulary)
     assert not report.ok
     assert report.first_difference
 
 
 def test_exchanged_ids_are_caught(tmp_path: Path) -> None:
     write_character_tokenizer(Vocabulary(("b", "a"), "x"), tmp_path, model_max_length=8)
-    report = check_tokenizer(tmp_path, Vocabulary(("a", "b"), "x"))
+    report = check_tokenizer(load_tokenizer(tmp_path), Vocabulary(("a", "b"), "x"))
     assert report.first_difference == "[0] is decoded as 'b', the original has 'a'"
 
 
 def test_missing_character_is_caught(tmp_path: Path) -> None:
     write_character_tokenizer(Vocabulary(("a",), "x"), tmp_path, model_max_length=8)
-    assert not check_tokenizer(tmp_path, Vocabulary(("a", "b"), "x")).ok
+    assert not check_tokenizer(load_tokenizer(tmp_path), Vocabulary(("a", "b"), "x")).ok
 
 
 def test_text_outside_the_vocabulary_is_said(tmp_path: Path) -> None:
     vocabulary = Vocabulary(("a",), "x")
     write_character_tokenizer(vocabulary, tmp_path, model_max_length=8)
-    report = check_tokenizer(tmp_path, vocabulary, ["aab"])
+    report = check_tokenizer(load_tokenizer(tmp_path), vocabulary, ["aab"])
     assert report.first_difference == "the text holds 'b', which the vocabulary does not have"
 
 
 def test_files_that_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        check_tokenizer(tmp_path, ALL)
+        check_tokenizer(load_tokenizer(tmp_path), ALL)
     (tmp_path / "tokenizer.json").write_text("{}")
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "TokenizersBackend"}')
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        check_tokenizer(tmp_path, ALL)
+        check_tokenizer(load_tokenizer(tmp_path), ALL)

@@ -124,17 +124,19 @@ def test_fingerprints_of_characters(checkpoint: Checkpoint, dataset: Path) -> No
 
 
 def test_ids_come_from_the_first_file_that_has_any(checkpoint: Checkpoint, dataset: Path) -> None:
-    choice = choose_tokenizer(checkpoint, dataset=str(dataset))
-    assert choice.text_ids(24) == []
+    def text_ids(limit: int) -> list[int]:
+        return choose_tokenizer(checkpoint, dataset=str(dataset)).text_ids(limit)
+
+    assert text_ids(24) == []
     (dataset / "input.txt").write_bytes(b"A \r\nB")
-    assert choice.text_ids(24) == [2, 1, 0, 3]
+    assert text_ids(24) == [2, 1, 0, 3]
     (dataset / "train.bin").touch()
     (dataset / "val.bin").touch()
-    assert choose_tokenizer(checkpoint, dataset=str(dataset)).text_ids(24) == [2, 1, 0, 3]
+    assert text_ids(24) == [2, 1, 0, 3]
     (dataset / "train.bin").write_bytes(ids(5, 6, 7))
-    assert choice.text_ids(2) == [5, 6]
+    assert text_ids(2) == [5, 6]
     (dataset / "val.bin").write_bytes(ids(8))
-    assert choice.text_ids(24) == [8]
+    assert text_ids(24) == [8]
 
 
 def test_ids_outside_the_vocabulary_are_refused(checkpoint: Checkpoint, dataset: Path) -> None:
@@ -171,5 +173,5 @@ def test_text_is_read_as_the_prepare_script_reads_it(
 ) -> None:
     (dataset / "input.txt").write_bytes(content)
     choice = choose_tokenizer(checkpoint, dataset=str(dataset))
-    corpus = choice.corpus()
+    corpus = choice.corpus
     assert "".join(corpus.texts(choice.decode, choice.size) if corpus else ()) == text

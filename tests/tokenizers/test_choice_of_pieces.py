@@ -50,7 +50,7 @@ def test_named_file_is_told_by_content(
     assert report is not None and report.ok
     facts = choice.facts(tmp_path / "artefact")
     assert (facts["kind"], facts["entries"]) == ("sentencepiece", SIZE)
-    assert choice.corpus() is None and choice.text_ids(24) == []
+    assert choice.corpus is None and choice.text_ids(24) == []
     assert report.corpus == check.NO_CORPUS
 
 

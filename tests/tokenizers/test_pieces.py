@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from slogpt_hf.errors import CheckpointError, SloGPTError
 from slogpt_hf.files import write_files
 from slogpt_hf.tokenizers import piece_check
+from slogpt_hf.tokenizers.check import TokenizerReport, load_tokenizer
 from slogpt_hf.tokenizers.piece_check import check_pieces
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
 from slogpt_hf.tokenizers.piece_files import piece_tokenizer_files
@@ -82,9 +83,14 @@ def test_what_the_files_say(data: bytes, tmp_path: Path) -> None:
     assert tokenizer.encode("<s>", add_special_tokens=False) != [1]
 
 
+def checked(folder: Path, tmp_path: Path, *texts: str) -> TokenizerReport:
+    """The tokenizer of a folder against the pieces that ``written`` had."""
+    return check_pieces(load_tokenizer(folder), PieceCodec(read_pieces(tmp_path / "pieces")), texts)
+
+
 def test_saved_again_it_stays_equal(tmp_path: Path) -> None:
     written(tmp_path, MODEL).save_pretrained(tmp_path / "again")
-    report = check_pieces(tmp_path / "again", PieceCodec(read_pieces(tmp_path / "pieces")))
+    report = checked(tmp_path / "again", tmp_path)
     assert report.first_difference is None
 
 
@@ -93,7 +99,7 @@ def test_check_passes(data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(piece_check, "N_MIXTURES", 50)
     written(tmp_path, data)
     text = (DATA / "text.txt").read_text("utf-8")
-    report = check_pieces(tmp_path, PieceCodec(read_pieces(tmp_path / "pieces")), [text])
+    report = checked(tmp_path, tmp_path, text)
     assert report.ok, report.first_difference
     assert report.unknown == "its UTF-8 bytes"
     assert report.code_points > len(text)
@@ -120,10 +126,7 @@ def test_check_finds_faults(fault: str, tmp_path: Path) -> None:
     assert inner[key] != value
     inner[key] = value
     (tmp_path / file).write_text(json.dumps(content), "utf-8")
-    assert (
-        check_pieces(tmp_path, PieceCodec(read_pieces(tmp_path / "pieces"))).first_difference
-        is not None
-    )
+    assert checked(tmp_path, tmp_path).first_difference is not None
 
 
 def test_check_finds_swapped_merges(tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_check_finds_swapped_merges(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
     content["model"]["merges"].reverse()
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), "utf-8")
-    assert not check_pieces(tmp_path, PieceCodec(read_pieces(tmp_path / "pieces"))).ok
+    assert not checked(tmp_path, tmp_path).ok
 
 
 def piece(text: bytes, score: float = 0.0, kind: int = 1) -> bytes:
