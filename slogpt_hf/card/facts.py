@@ -19,7 +19,15 @@ from slogpt_hf.watch import Provenance
 Row = tuple[str, str]
 
 NORMS = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
-MLPS = {"gelu": "exact (erf) GELU, two matrices", "swiglu": "SwiGLU, three matrices"}
+MLPS = {"plain": "two matrices", "gated": "three matrices, one of them a gate"}
+ACTIVATIONS = {
+    "gelu": "exact (erf) GELU",
+    "gelu_tanh": "tanh GELU",
+    "quick_gelu": "sigmoid GELU",
+    "relu": "ReLU",
+    "relu2": "squared ReLU",
+    "silu": "SiLU",
+}
 ROTARY_PAIRS = {"interleaved": "neighbouring features", "halves": "the two halves of a head"}
 COMMIT_PAGES = {"bitbucket.org": "commits"}
 
@@ -198,7 +206,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
     try:
         source, model, tokenizer = record["checkpoint"], record["model"], record["tokenizer"]
         return CardFacts(
-            spec=Spec(**model["spec"]),
+            spec=Spec.from_dict(model["spec"]),
             dialect=source["dialect"],
             checkpoint_file=source["file"],
             checkpoint_sha256=source["sha256"],
@@ -250,7 +258,7 @@ def architecture_rows(facts: CardFacts) -> list[Row]:
         ("Attention heads", _heads(spec)),
         ("Positions", _positions(spec)),
         ("Norm", _norm(spec)),
-        ("MLP", f"{MLPS[spec.mlp]}, hidden size {spec.n_hidden:,}"),
+        ("MLP", f"{ACTIVATIONS[spec.activation]}, {MLPS[spec.mlp]}, hidden size {spec.n_hidden:,}"),
         ("Biases in attention and MLP", "yes" if spec.linear_bias else "no"),
         ("Vocabulary", f"{spec.vocab_size:,} ids"),
         ("Context length", f"{spec.block_size:,} tokens"),

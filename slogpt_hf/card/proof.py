@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.parity import Comparison, ParityReport
 from slogpt_hf.parity.report import (
     Behaviour,
@@ -14,6 +15,7 @@ from slogpt_hf.parity.report import (
     Layer,
     Position,
     Published,
+    RecordedLoss,
     Witness,
 )
 
@@ -25,11 +27,13 @@ PARTS: Mapping[str, type] = {
     "controls": Control,
     "behaviours": Behaviour,
     "witnesses": Witness,
+    "assumptions": Assumption,
+    "confirmed": Assumption,
 }
 
 
 def report_from(content: Mapping[str, Any]) -> ParityReport:
-    """The report of a ``parity.json`` of schema 2, or of schema 1, which has less.
+    """The report of a ``parity.json`` of schema 3, or of schema 1 or 2, which have less.
 
     Raises:
         KeyError, TypeError: it is none.
@@ -38,8 +42,12 @@ def report_from(content: Mapping[str, Any]) -> ParityReport:
     values |= {
         name: tuple(kind(**each) for each in values.get(name, ())) for name, kind in PARTS.items()
     }
-    published = values.pop("published", None)
-    return ParityReport(published=Published(**published) if published else None, **values)
+    published, loss = values.pop("published", None), values.pop("loss", None)
+    return ParityReport(
+        published=Published(**published) if published else None,
+        loss=RecordedLoss(**loss) if loss else None,
+        **values,
+    )
 
 
 def caught_by(report: ParityReport) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slogpt_hf.checkpoints.adapters import Adapter
+from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.checkpoints.tensors import Tensors
@@ -77,6 +78,7 @@ class Checkpoint:
         stamps: which files those were when they were opened.
         given: fields that the user gave because no file records them.
         base: of an adapter alone, the checkpoint that it adapts.
+        assumptions: what the spec rests on and no file records, the most doubtful first.
     """
 
     path: Path
@@ -95,6 +97,7 @@ class Checkpoint:
     stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
     @property
     def n_parameters(self) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from slogpt_hf.checkpoints.fields import Fields
 from slogpt_hf.checkpoints.parts import Names
-from slogpt_hf.checkpoints.spec import MLP, Norm, Positions, Spec
+from slogpt_hf.checkpoints.spec import MLP, Activation, Norm, Positions, Spec
 
 Switches = tuple[str, ...]
 
@@ -20,7 +20,8 @@ class Architecture:
     Attributes:
         positions: learned table or rotary.
         norm: LayerNorm or RMSNorm.
-        mlp: exact GELU or SwiGLU.
+        mlp: two matrices or, gated, three.
+        activation: of the MLP.
         linear_bias: biases in attention and MLP.
         norm_bias: biases in the norms.
         rotary_pairs: which features rotate together; None with learned positions.
@@ -30,7 +31,8 @@ class Architecture:
 
     positions: Positions = "rotary"
     norm: Norm = "rmsnorm"
-    mlp: MLP = "swiglu"
+    mlp: MLP = "gated"
+    activation: Activation = "silu"
     linear_bias: bool = False
     norm_bias: bool = False
     rotary_pairs: Literal["interleaved", "halves"] | None = None
@@ -51,6 +53,7 @@ class Architecture:
             positions=self.positions,
             norm=self.norm,
             mlp=self.mlp,
+            activation=self.activation,
             linear_bias=self.linear_bias,
             norm_bias=self.norm_bias,
             norm_eps=norm_eps or self.norm_eps,

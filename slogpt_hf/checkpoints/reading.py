@@ -34,7 +34,7 @@ from slogpt_hf.errors import CheckpointError, UsageError
 FLOAT_DTYPES = ("float32", "float16", "bfloat16", "float64")
 COMMON = ("n_head", "n_kv_head", "block_size", "norm_eps", "rope_theta", "lora_alpha")
 ACTIVATION_FIELDS = ("activation", "activation_function", "hidden_act", "act_fn")
-ACTIVATIONS = {"gelu": ("gelu", "gelu_erf", "gelu_exact"), "swiglu": ("silu", "swish", "swiglu")}
+ACTIVATIONS = {"plain": ("gelu", "gelu_erf", "gelu_exact"), "gated": ("silu", "swish", "swiglu")}
 # Recorded facts that change what a model computes, and the values under which they do not.
 OTHER_FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "rope_scaling": (False, {}),
@@ -139,7 +139,7 @@ def _require_known_function(fields: Fields, architecture: Architecture) -> None:
     """Raise where a recorded fact says that the model computes something else."""
     own = {
         "use_rope": (architecture.positions == "rotary",),
-        "use_swiglu": (architecture.mlp == "swiglu",),
+        "use_swiglu": (architecture.mlp == "gated",),
         "use_rmsnorm": (architecture.norm == "rmsnorm",),
         **dict.fromkeys(ACTIVATION_FIELDS, ACTIVATIONS[architecture.mlp]),
     }

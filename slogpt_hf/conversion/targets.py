@@ -117,7 +117,7 @@ def _slogpt_config(spec: Spec) -> Config:
         "positions": spec.positions,
         "norm": spec.norm,
         "norm_eps": spec.norm_eps,
-        "mlp": spec.mlp,
+        "mlp": {"plain": "gelu", "gated": "swiglu"}[spec.mlp],
         "bias": spec.linear_bias,
         "rope_theta": spec.rope_theta or 10_000.0,
         "auto_map": {
@@ -137,7 +137,7 @@ LLAMA_ATTENTION = (
     ("self_attn.o_proj", "attn.out"),
     ("post_attention_layernorm", "norm2"),
 )
-LLAMA_SWIGLU = (
+LLAMA_GATED = (
     ("mlp.gate_proj", "mlp.gate"),
     ("mlp.up_proj", "mlp.up"),
     ("mlp.down_proj", "mlp.down"),
@@ -153,8 +153,8 @@ SLO_ATTENTION = (
     ("attn.c_proj", "attn.out"),
     ("ln_2", "norm2"),
 )
-SLO_GELU = (("mlp.c_fc", "mlp.up"), ("mlp.c_proj", "mlp.down"))
-SLO_SWIGLU = (("mlp.w1", "mlp.gate"), ("mlp.w3", "mlp.up"), ("mlp.w2", "mlp.down"))
+SLO_PLAIN = (("mlp.c_fc", "mlp.up"), ("mlp.c_proj", "mlp.down"))
+SLO_GATED = (("mlp.w1", "mlp.gate"), ("mlp.w3", "mlp.up"), ("mlp.w2", "mlp.down"))
 
 GPT2 = Target(
     "GPT2LMHeadModel",
@@ -162,7 +162,7 @@ GPT2 = Target(
     _gpt2_config,
     SLO_OUTER,
     "transformer.h.{i}.",
-    SLO_ATTENTION + SLO_GELU,
+    SLO_ATTENTION + SLO_PLAIN,
     transposed=True,
     linear_bias=True,
     norm_bias=True,
@@ -173,7 +173,7 @@ LLAMA = Target(
     _llama_config,
     LLAMA_OUTER,
     "model.layers.{i}.",
-    LLAMA_ATTENTION + LLAMA_SWIGLU,
+    LLAMA_ATTENTION + LLAMA_GATED,
 )
 STARCODER2 = Target(
     "Starcoder2ForCausalLM",
@@ -190,7 +190,7 @@ STABLELM = Target(
     _stablelm_config,
     LLAMA_OUTER,
     "model.layers.{i}.",
-    LLAMA_ATTENTION + LLAMA_SWIGLU,
+    LLAMA_ATTENTION + LLAMA_GATED,
     norm_bias=True,
 )
 ARCEE = Target(
@@ -215,18 +215,18 @@ def _slogpt(mlp: tuple[tuple[str, str], ...]) -> Target:
     )
 
 
-SLOGPT = {"gelu": _slogpt(SLO_GELU), "swiglu": _slogpt(SLO_SWIGLU)}
+SLOGPT = {"plain": _slogpt(SLO_PLAIN), "gated": _slogpt(SLO_GATED)}
 NATIVE = {
     # (positions, norm, mlp, linear_bias)
-    ("learned", "layernorm", "gelu", False): GPT2,
-    ("learned", "layernorm", "gelu", True): GPT2,
-    ("rotary", "rmsnorm", "swiglu", False): LLAMA,
-    ("rotary", "rmsnorm", "swiglu", True): LLAMA,
-    ("rotary", "layernorm", "gelu", False): STARCODER2,
-    ("rotary", "layernorm", "gelu", True): STARCODER2,
-    ("rotary", "layernorm", "swiglu", False): STABLELM,
-    ("rotary", "rmsnorm", "gelu", False): ARCEE,
-    ("rotary", "rmsnorm", "gelu", True): ARCEE,
+    ("learned", "layernorm", "plain", False): GPT2,
+    ("learned", "layernorm", "plain", True): GPT2,
+    ("rotary", "rmsnorm", "gated", False): LLAMA,
+    ("rotary", "rmsnorm", "gated", True): LLAMA,
+    ("rotary", "layernorm", "plain", False): STARCODER2,
+    ("rotary", "layernorm", "plain", True): STARCODER2,
+    ("rotary", "layernorm", "gated", False): STABLELM,
+    ("rotary", "rmsnorm", "plain", False): ARCEE,
+    ("rotary", "rmsnorm", "plain", True): ARCEE,
 }
 
 

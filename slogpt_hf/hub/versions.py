@@ -13,12 +13,13 @@ from typing import Any
 
 from slogpt_hf.card.ledger import is_ref
 from slogpt_hf.card.record import Record
+from slogpt_hf.checkpoints.spec import todays_facts
 from slogpt_hf.errors import UsageError
 
 FIRST = "1.0.0"
 # Python reads no number of thousands of digits.
 VERSION = re.compile(r"v?(\d{1,99})\.(\d{1,99})\.(\d{1,99})", re.ASCII)
-ARCHITECTURE = ("positions", "norm", "mlp", "linear_bias", "norm_bias", "vocab_size")
+ARCHITECTURE = ("positions", "norm", "mlp", "activation", "linear_bias", "norm_bias", "vocab_size")
 REF_CHARACTERS = re.compile(r"[^A-Za-z0-9._/+-]+")
 DEFAULT_TEMPLATE = "v{version}"
 LONGEST_SHOWN = 200  # characters
@@ -49,7 +50,7 @@ def next_version(
         return FIRST if numbers is None else f"{numbers[0] + 1}.0.0"
     major, minor, patch = numbers
     before = last.get("model", {})
-    old, new = before.get("spec", {}), model["spec"]
+    old, new = (todays_facts(spec) for spec in (before.get("spec", {}), model["spec"]))
     if (
         before.get("target_class") != model["target_class"]
         or before.get("tokenizer_sha256") != model["tokenizer_sha256"]

@@ -193,7 +193,7 @@ def mlp(model: Decoder, block: str, x: Tensor) -> Tensor:
     """Exact erf GELU between two matrices, or SwiGLU: down(silu(gate x) * up x)."""
     project = partial(linear, model)
     modules = [block + name for name in model.family.mlp[model.spec.mlp]]
-    if model.spec.mlp == "gelu":
+    if model.spec.mlp == "plain":
         up, down = modules
         return project(down, F.gelu(project(up, x)))
     gate, up, down = modules

@@ -25,7 +25,7 @@ class Family:
         norm2: norm before the MLP.
         qkv: the projections to q, k and v; a single one holds all three, stacked.
         out: projection after attention.
-        mlp: gelu to (up, down), swiglu to (gate, up, down).
+        mlp: plain to (up, down), gated to (gate, up, down).
         norm: norm before the head.
         head: projection to logits; the embedding stands for it in a checkpoint that has none.
     """
@@ -52,7 +52,7 @@ SLO = Family(
     norm2="ln_2",
     qkv=("attn.c_attn",),
     out="attn.c_proj",
-    mlp={"gelu": ("mlp.c_fc", "mlp.c_proj"), "swiglu": ("mlp.w1", "mlp.w3", "mlp.w2")},
+    mlp={"plain": ("mlp.c_fc", "mlp.c_proj"), "gated": ("mlp.w1", "mlp.w3", "mlp.w2")},
     norm="transformer.ln_f",
     head="lm_head",
 )
@@ -65,7 +65,7 @@ LLAMA2C = Family(
     norm2="ffn_norm",
     qkv=("attention.wq", "attention.wk", "attention.wv"),
     out="attention.wo",
-    mlp={"swiglu": ("feed_forward.w1", "feed_forward.w3", "feed_forward.w2")},
+    mlp={"gated": ("feed_forward.w1", "feed_forward.w3", "feed_forward.w2")},
     norm="norm",
     head="output",
 )
@@ -78,7 +78,7 @@ SLOUGHGPT = Family(
     norm2="norm2",
     qkv=("attn.q_proj", "attn.k_proj", "attn.v_proj"),
     out="attn.o_proj",
-    mlp={"swiglu": ("mlp.w1", "mlp.w3", "mlp.w2")},
+    mlp={"gated": ("mlp.w1", "mlp.w3", "mlp.w2")},
     norm="norm",
     head="lm_head",
 )
@@ -91,7 +91,7 @@ NANOGPT = Family(
     norm2="ln_2",
     qkv=("attn.c_attn",),
     out="attn.c_proj",
-    mlp={"gelu": ("mlp.c_fc", "mlp.c_proj")},
+    mlp={"plain": ("mlp.c_fc", "mlp.c_proj")},
     norm="ln_f",
     head="lm_head",
 )

@@ -274,7 +274,7 @@ class _Calls(TorchFunctionMode):
 
 
 def _tanh_gelu(patient: Patient) -> AbstractContextManager[Any] | None:
-    if patient.spec.mlp != "gelu":
+    if patient.spec.activation != "gelu":
         return None
     return _Calls(functional.gelu, lambda kwargs: kwargs.update(approximate="tanh"))
 

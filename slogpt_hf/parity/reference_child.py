@@ -70,7 +70,7 @@ def fields_of(spec: Any) -> dict[str, Any]:
         "norm_eps": spec.norm_eps,
         "dropout": 0.0,
         "use_rope": spec.positions == "rotary",
-        "use_swiglu": spec.mlp == "swiglu",
+        "use_swiglu": spec.mlp == "gated",
         "use_rmsnorm": spec.norm == "rmsnorm",
     }
 

@@ -6,7 +6,10 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
-SCHEMA = 2
+from slogpt_hf.checkpoints.assumptions import Assumption
+
+SCHEMA = 3
+Level = Literal["witnessed", "corroborated", "assumed"]
 EMBEDDING_DIFFERS = "The embedding's rows differ from the original's."
 HEAD_DIFFERS = "The head's rows differ from the original's."
 TENSORS_DIFFER = "Stored tensors are not the original's, bit for bit"
@@ -142,6 +145,31 @@ class Witness:
 
 
 @dataclass(frozen=True)
+class RecordedLoss:
+    """The validation loss that the trainer recorded, against the artefact's own.
+
+    Attributes:
+        recorded: nats per token, as the checkpoint has it.
+        computed: nats per token, of the artefact on ``n_tokens`` of the validation data.
+        standard_error: of ``computed``, from the spread between the blocks that were run.
+        recorded_error: standard error of ``recorded``, from how the trainer estimated it.
+        bound: largest difference allowed.
+        n_tokens: predicted tokens.
+        data: what it was computed on, e.g. ``val.bin``.
+        agrees: they differ by the bound at most.
+    """
+
+    recorded: float
+    computed: float
+    standard_error: float
+    recorded_error: float
+    bound: float
+    n_tokens: int
+    data: str
+    agrees: bool
+
+
+@dataclass(frozen=True)
 class Behaviour:
     """The same computed two ways.
 
@@ -190,6 +218,14 @@ class ParityReport:
         witnesses: other oracles that were asked.
         published: the comparison in the artefact's own dtype; None where that is float32 or
             float64, which are compared anyway.
+        family: whose function the built-in model computes, e.g. ``nanoGPT``.
+        level: what the proof rests on: a witness of the trainer's agrees (its class or its recorded
+            logits), its recorded loss is reproduced, or neither; None in reports of versions that
+            did not know.
+        assumptions: facts of the function that no file records and no witness confirmed.
+        confirmed: facts that no file records and that a witness confirmed.
+        loss: the recorded validation loss against the artefact's; None where it was not computed.
+        witness_note: why no witness was heard, or which one ``auto`` took; for people.
     """
 
     oracle: str
@@ -212,6 +248,12 @@ class ParityReport:
     behaviours: tuple[Behaviour, ...] = ()
     witnesses: tuple[Witness, ...] = ()
     published: Published | None = None
+    family: str = ""
+    level: Level | None = None
+    assumptions: tuple[Assumption, ...] = ()
+    confirmed: tuple[Assumption, ...] = ()
+    loss: RecordedLoss | None = None
+    witness_note: str = ""
 
     @property
     def missed(self) -> tuple[str, ...]:

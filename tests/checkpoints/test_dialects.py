@@ -261,7 +261,7 @@ def test_bare_slo_state_dict(slo_content: Callable[..., dict[str, Any]], tmp_pat
     caught = error(path, use_rmsnorm=False)
     assert "does not record n_head and block_size" in caught.message
     spec = read_checkpoint(path, {"use_rmsnorm": False, "n_head": 4, "block_size": 24}).spec
-    assert (spec.norm, spec.positions, spec.mlp) == ("layernorm", "rotary", "gelu")
+    assert (spec.norm, spec.positions, spec.mlp) == ("layernorm", "rotary", "plain")
 
 
 @pytest.mark.parametrize(

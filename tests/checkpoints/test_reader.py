@@ -34,7 +34,8 @@ def test_spec_of_every_architecture(slo_checkpoint: Write, switches: dict[str, b
     rope, rmsnorm = switches["use_rope"], switches["use_rmsnorm"]
     assert spec.positions == ("rotary" if rope else "learned")
     assert spec.norm == ("rmsnorm" if rmsnorm else "layernorm")
-    assert spec.mlp == ("swiglu" if switches["use_swiglu"] else "gelu")
+    assert spec.mlp == ("gated" if switches["use_swiglu"] else "plain")
+    assert spec.activation == ("silu" if switches["use_swiglu"] else "gelu")
     assert spec.linear_bias == switches["bias"]
     assert spec.norm_bias == (switches["bias"] and not rmsnorm)
     assert spec.norm_eps == (1e-6 if rmsnorm else 1e-5)

@@ -32,7 +32,8 @@ def specs(draw: st.DrawFn) -> Spec:
     return Spec(
         positions="rotary" if rotary else "learned",
         norm="rmsnorm" if rmsnorm else "layernorm",
-        mlp="swiglu" if swiglu else "gelu",
+        mlp="gated" if swiglu else "plain",
+        activation="silu" if swiglu else "gelu",
         linear_bias=bias,
         norm_bias=bias and not rmsnorm,
         n_layer=draw(st.integers(1, 4)),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from slogpt_hf.card import ledger
 from slogpt_hf.checkpoints.dialects.slo import spec_from_model_args
+from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.errors import UsageError
 from slogpt_hf.hub.versions import filled, newest_tag, next_version, ref_from, require_ref
 
@@ -50,6 +51,17 @@ def test_next_version(change: str) -> None:
     changes, expected = CHANGES[change]
     last = {"version": "2.3.4", "model": model()}
     assert next_version(last, model(**changes)) == expected
+
+
+def test_a_record_of_before_activations_were_facts_describes_the_same_model() -> None:
+    """Else every first release of a newer version would be a major one."""
+    spec = dict(model()["spec"])
+    earlier = {"plain": "gelu", "gated": "swiglu"}[spec["mlp"]]
+    kept = {name: value for name, value in spec.items() if "multiplier" not in name}
+    old = model() | {"spec": kept | {"mlp": earlier}}
+    del old["spec"]["activation"]
+    assert next_version({"version": "2.3.4", "model": old}, model()) == "2.3.5"
+    assert Spec.from_dict(old["spec"]) == Spec.from_dict(spec)
 
 
 def test_first_version() -> None:

@@ -25,7 +25,8 @@ SIZES = {"n_layer": 2, "n_head": 4, "n_kv_head": 4, "n_embd": 32, "n_hidden": 48
 LLAMA_LIKE: dict[str, Any] = {
     "positions": "rotary",
     "norm": "rmsnorm",
-    "mlp": "swiglu",
+    "mlp": "gated",
+    "activation": "silu",
     "linear_bias": False,
     "norm_bias": False,
     "norm_eps": 1e-5,
@@ -37,7 +38,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "nanogpt": {
         "positions": "learned",
         "norm": "layernorm",
-        "mlp": "gelu",
+        "mlp": "plain",
+        "activation": "gelu",
         "linear_bias": False,
         "norm_bias": True,
         "norm_eps": 1e-5,

@@ -42,7 +42,7 @@ def cannot_occur(checkpoint: Checkpoint) -> set[str]:
     spec = checkpoint.spec
     rotary, bias = spec.positions == "rotary", spec.linear_bias
     # The custom class keeps interleaved pairs, so its q and k are never permuted.
-    native = (spec.norm, spec.mlp, bias) != ("layernorm", "swiglu", True)
+    native = (spec.norm, spec.mlp, bias) != ("layernorm", "gated", True)
     permuted = rotary and spec.rotary_pairs == "interleaved" and native
     grouped = spec.n_kv_head != spec.n_head
     where = {
@@ -51,8 +51,8 @@ def cannot_occur(checkpoint: Checkpoint) -> set[str]:
         "k permuted by the query head count": permuted and grouped,
         "biases of q and k not permuted": permuted and bias,
         "q and k swapped": rotary and native and not grouped,
-        "tanh GELU": spec.mlp == "gelu",
-        "gate and up swapped": spec.mlp == "swiglu",
+        "tanh GELU": spec.activation == "gelu",
+        "gate and up swapped": spec.mlp == "gated",
         "theta off by one": rotary,
         "a dropped bias": bias,
     }

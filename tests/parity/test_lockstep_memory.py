@@ -123,8 +123,11 @@ def test_memory_is_that_of_a_few_blocks(
 def test_memory_of_the_whole_gate_is_not_that_of_the_model(
     slo_checkpoint: Write, convert: Convert
 ) -> None:
-    """Thirty-two layers: caches, shaken weights, planted faults and all."""
-    sizes = {"n_embd": WIDTH, "vocab_size": VOCABULARY, "block_size": TOKENS}
-    pairs = [convert(slo_checkpoint(n_layer=n_layer, **sizes)) for n_layer in (32, 1)]
+    """Caches, shaken weights, planted faults and all; without giving back it is most of it."""
+    sizes = {"n_embd": 512, "vocab_size": VOCABULARY, "block_size": TOKENS}
+    pairs = [convert(slo_checkpoint(n_layer=n_layer, **sizes)) for n_layer in (24, 1)]
     paths = [path for checkpoint, folder in pairs for path in (checkpoint.path, folder)]
-    assert run(WHOLE, *paths) < pairs[0][0].n_parameters * 4  # the model itself, in float32
+    assert run(WHOLE, *paths) < pairs[0][0].n_parameters * 2  # half of the model, in float32
+    for checkpoint, folder in pairs:
+        checkpoint.path.unlink()
+        (folder / "model.safetensors").unlink()

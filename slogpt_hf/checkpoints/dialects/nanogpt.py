@@ -9,7 +9,9 @@ from slogpt_hf.checkpoints.parts import Names
 
 def architecture(fields: Fields) -> Architecture:
     """Learned positions, LayerNorm with bias, exact GELU."""
-    return Architecture(positions="learned", norm="layernorm", mlp="gelu", norm_bias=True)
+    return Architecture(
+        positions="learned", norm="layernorm", mlp="plain", activation="gelu", norm_bias=True
+    )
 
 
 def names(architecture: Architecture, fields: Fields) -> Names:

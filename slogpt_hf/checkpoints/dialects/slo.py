@@ -44,10 +44,12 @@ def architecture(fields: Fields) -> Architecture:
     bias = switch("bias", LINEAR_BIAS in fields.shapes)
     rmsnorm = switch("use_rmsnorm", False if has_norm_bias else True if bias else None)
     rope = switch("use_rope", POSITIONS not in fields.shapes)
+    gated = switch("use_swiglu", GATE in fields.shapes)
     return Architecture(
         positions="rotary" if rope else "learned",
         norm="rmsnorm" if rmsnorm else "layernorm",
-        mlp="swiglu" if switch("use_swiglu", GATE in fields.shapes) else "gelu",
+        mlp="gated" if gated else "plain",
+        activation="silu" if gated else "gelu",
         linear_bias=bias,
         norm_bias=bias and not rmsnorm,
         rotary_pairs="interleaved" if rope else None,
@@ -58,8 +60,8 @@ def architecture(fields: Fields) -> Architecture:
 def names(architecture: Architecture | Spec, fields: Fields | None = None) -> Names:
     """The modules of a Slo model."""
     learned = {"positions": "transformer.wpe"} if architecture.positions == "learned" else {}
-    swiglu = {"mlp.gate": "mlp.w1", "mlp.up": "mlp.w3", "mlp.down": "mlp.w2"}
-    gelu = {"mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
+    gated = {"mlp.gate": "mlp.w1", "mlp.up": "mlp.w3", "mlp.down": "mlp.w2"}
+    plain = {"mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
     return Names(
         outer={"embed": "transformer.wte"}
         | learned
@@ -71,7 +73,7 @@ def names(architecture: Architecture | Spec, fields: Fields | None = None) -> Na
             "attn.qkv": "attn.c_attn",
             "attn.out": "attn.c_proj",
         }
-        | (swiglu if architecture.mlp == "swiglu" else gelu),
+        | (gated if architecture.mlp == "gated" else plain),
     )
 
 
