@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.conversion.configs import impossible
 from slogpt_hf.conversion.plan import Plan
 from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
-from slogpt_hf.conversion.targets import Target, config_for, plan_for, target_for
+from slogpt_hf.conversion.targets import Target, config_for, holds_stack, plan_for, target_for
 from slogpt_hf.conversion.writer import write_weights
-from slogpt_hf.errors import UsageError
+from slogpt_hf.errors import CheckpointError, UsageError
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
@@ -57,11 +58,17 @@ def plan_conversion(checkpoint: Checkpoint, dtype: str | None = None) -> Convers
 
     Raises:
         UsageError: ``dtype`` is not one that safetensors and transformers share.
+        CheckpointError: what is recorded, or was given, is together no model.
     """
     dtype = dtype or checkpoint.dtype
     if dtype not in ITEM_SIZES:
         raise UsageError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZES)}.")
-    target = target_for(checkpoint.spec)
+    if reason := impossible(checkpoint.spec):
+        raise CheckpointError(
+            f"{checkpoint.path}: no model has this architecture: {reason}.",
+            hint="Correct what is recorded, or what --set says.",
+        )
+    target = target_for(checkpoint.spec, holds_stack(checkpoint.parts))
     plan = plan_for(checkpoint.spec, checkpoint.parts, target, checkpoint.adapters)
     shapes = plan.target_shapes(checkpoint.tensors.shapes)
     n_bytes = sum(math.prod(shape) for shape in shapes.values()) * ITEM_SIZES[dtype]

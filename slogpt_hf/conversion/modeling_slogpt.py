@@ -1,17 +1,21 @@
-"""SloGPT for transformers: the Slo architectures that no stock class computes exactly.
+"""SloGPT for transformers: small trainers' architectures that no stock class computes exactly.
 
-A pre-norm decoder with four switches, from nanoGPT's GPT-2 to a Llama-like model:
+A pre-norm decoder with switches, from nanoGPT's GPT-2 to a Llama-like model:
 
-    positions   "learned" (a table added to the token embedding) or "rotary" (interleaved pairs)
+    positions   "learned" (a table added to the token embedding) or "rotary"
     norm        "layernorm" or "rmsnorm"
-    mlp         "gelu" (exact, erf) or "swiglu"
-    bias        biases in the linears and in LayerNorm, never in the head
+    mlp         "plain", down(act(up x)), or "gated", down(act(gate x) * up x)
+    activation  "gelu" (exact, erf), "gelu_tanh", "quick_gelu", "relu", "relu2" or "silu"
+    bias        biases in the linears (norm_bias: in LayerNorm), never in the head
+
+and multipliers: of the embedding, of the attention scores, of what attention and MLP add to the
+residual stream, and of the logits.
 
 Parameters have the names and shapes of the training checkpoint. The file is self-contained: it
 travels with the weights and is loaded by `from_pretrained(..., trust_remote_code=True)`.
 
 Shapes: B batch, T time, C hidden_size, H heads, D head size (C = H * D), S time with the
-cached past, I intermediate_size, V vocab_size.
+cached past, K key and value heads, I intermediate_size, V vocab_size.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-any-return", disallow-subclassing-any=False
@@ -20,6 +24,8 @@ cached past, I intermediate_size, V vocab_size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,8 +44,12 @@ from transformers.utils.output_capturing import capture_outputs
 SWITCHES = {
     "positions": ("learned", "rotary"),
     "norm": ("layernorm", "rmsnorm"),
-    "mlp": ("gelu", "swiglu"),
+    "mlp": ("plain", "gated"),
+    "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu"),
+    "rotary_pairs": ("interleaved", "halves"),
 }
+# What mlp was before activation was a switch of its own.
+EARLIER_MLPS = {"gelu": ("plain", "gelu"), "swiglu": ("gated", "silu")}
 
 
 class SloGPTConfig(PreTrainedConfig):
@@ -61,9 +71,18 @@ class SloGPTConfig(PreTrainedConfig):
     positions: str = "learned"
     norm: str = "layernorm"
     norm_eps: float = 1e-5
-    mlp: str = "gelu"
+    mlp: str = "plain"
+    activation: str | None = None  # "gelu", with a gate "silu"
     bias: bool = True
+    norm_bias: bool | None = None  # as bias
+    num_key_value_heads: int | None = None  # as many as num_attention_heads
+    stacked_qkv: bool = True  # one matrix for q, k and v
     rope_theta: float = 10000.0
+    rotary_pairs: str = "interleaved"  # that rotate: (x0, x1), or "halves": (x0, x_{D/2})
+    attention_multiplier: float | None = None  # 1 / sqrt(D)
+    embedding_multiplier: float = 1.0
+    residual_multiplier: float = 1.0
+    logit_multiplier: float = 1.0
     dropout: float = 0.0
     tie_word_embeddings: bool = True
     initializer_range: float = 0.02
@@ -73,6 +92,11 @@ class SloGPTConfig(PreTrainedConfig):
     pad_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        self.mlp, activation = EARLIER_MLPS.get(self.mlp, (self.mlp, self.activation))
+        self.activation = activation or ("silu" if self.mlp == "gated" else "gelu")
+        self.norm_bias = self.bias if self.norm_bias is None else self.norm_bias
+        groups = self.num_key_value_heads or self.num_attention_heads
+        self.num_key_value_heads = groups
         for switch, choices in SWITCHES.items():
             if getattr(self, switch) not in choices:
                 raise ValueError(f"{switch}={getattr(self, switch)!r} is none of {choices}")
@@ -80,6 +104,9 @@ class SloGPTConfig(PreTrainedConfig):
         if rest:
             sizes = f"{self.hidden_size} into {self.num_attention_heads} heads"
             raise ValueError(f"hidden_size does not divide evenly: {sizes}")
+        if self.num_attention_heads % groups:
+            sizes = f"{self.num_attention_heads} heads into {groups} groups"
+            raise ValueError(f"num_attention_heads does not divide evenly: {sizes}")
         if self.positions == "rotary" and head_size % 2:
             raise ValueError(f"rotary positions need an even head size, not {head_size}")
         super().__post_init__(**kwargs)
@@ -100,7 +127,25 @@ class SloGPTRMSNorm(nn.Module):
 def make_norm(config: SloGPTConfig) -> nn.Module:
     if config.norm == "rmsnorm":
         return SloGPTRMSNorm(config.hidden_size, config.norm_eps)
-    return nn.LayerNorm(config.hidden_size, config.norm_eps, bias=config.bias)
+    return nn.LayerNorm(config.hidden_size, config.norm_eps, bias=bool(config.norm_bias))
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    return F.relu(x).square()
+
+
+ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+    "relu2": squared_relu,
+    "silu": F.silu,
+}
 
 
 def rotary_tables(position_ids: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -110,23 +155,30 @@ def rotary_tables(position_ids: Tensor, head_size: int, theta: float) -> tuple[T
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (x0, x1), (x2, x3), ... of x (B, H, T, D) by their angles."""
-    even, odd = x[..., 0::2], x[..., 1::2]  # (B, H, T, D/2)
-    pairs = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return pairs.flatten(-2).to(x.dtype)
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, pairs: str) -> Tensor:
+    """Turn pairs of features of x (B, H, T, D) by their angles.
+
+    They are (x0, x1), (x2, x3), ... or, in halves, (x0, x_{D/2}), (x1, x_{D/2+1}), ...
+    """
+    a, b = (x[..., 0::2], x[..., 1::2]) if pairs == "interleaved" else x.chunk(2, dim=-1)
+    turned = (a * cos - b * sin, a * sin + b * cos)  # each (B, H, T, D/2)
+    if pairs == "interleaved":
+        return torch.stack(turned, dim=-1).flatten(-2).to(x.dtype)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def eager_attention(
     module: nn.Module,
     query: Tensor,  # (B, H, T, D)
-    key: Tensor,  # (B, H, S, D)
-    value: Tensor,  # (B, H, S, D)
+    key: Tensor,  # (B, K, S, D)
+    value: Tensor,  # (B, K, S, D)
     attention_mask: Tensor | None,  # added to the scores: (B, 1, T, S), 0 or very negative
     scaling: float,
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
     scores = query @ key.transpose(-2, -1) * scaling  # (B, H, T, S)
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -144,8 +196,20 @@ class SloGPTAttention(nn.Module):
         self.config = config
         self.layer_idx = layer_idx
         self.is_causal = True
-        C = config.hidden_size
-        self.c_attn = nn.Linear(C, 3 * C, bias=config.bias)  # q, k, v stacked
+        H = config.num_attention_heads
+        K = config.num_key_value_heads or H
+        self.num_key_value_groups = H // K
+        C, D = config.hidden_size, config.hidden_size // H
+        self.scaling = config.attention_multiplier
+        if self.scaling is None:
+            self.scaling = 1.0 / math.sqrt(D)
+        self.sizes = (C, K * D, K * D)  # of q, k and v
+        if config.stacked_qkv:
+            self.c_attn = nn.Linear(C, sum(self.sizes), bias=config.bias)
+        else:
+            self.q_proj, self.k_proj, self.v_proj = (
+                nn.Linear(C, size, bias=config.bias) for size in self.sizes
+            )
         self.c_proj = ResidualLinear(C, C, bias=config.bias)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -158,45 +222,50 @@ class SloGPTAttention(nn.Module):
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         B, T, C = x.shape
-        heads = (B, T, self.config.num_attention_heads, -1)
-        # (B, T, 3C) -> three times (B, H, T, D)
-        q, k, v = (t.view(heads).transpose(1, 2) for t in self.c_attn(x).split(C, dim=-1))
+        if self.config.stacked_qkv:
+            projected = self.c_attn(x).split(self.sizes, dim=-1)
+        else:
+            projected = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        heads = (B, T, -1, C // self.config.num_attention_heads)
+        q, k, v = (t.view(heads).transpose(1, 2) for t in projected)  # (B, H or K, T, D)
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+            q, k = (rotate(t, *rotary, self.config.rotary_pairs) for t in (q, k))
         if past_key_values is not None:
-            k, v = past_key_values.update(k, v, self.layer_idx)  # (B, H, S, D)
+            k, v = past_key_values.update(k, v, self.layer_idx)  # (B, K, S, D)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
-        kwargs["scaling"] = 1.0 / math.sqrt(q.shape[-1])
+        kwargs["scaling"] = self.scaling
         kwargs["dropout"] = self.config.dropout if self.training else 0.0
         y, weights = attention(self, q, k, v, attention_mask, **kwargs)  # (B, T, H, D)
         return self.dropout(self.c_proj(y.reshape(B, T, C))), weights
 
 
-class SloGPTGeluMLP(nn.Module):
+class SloGPTPlainMLP(nn.Module):
     def __init__(self, config: SloGPTConfig) -> None:
         super().__init__()
         C, I = config.hidden_size, config.intermediate_size
         self.c_fc = nn.Linear(C, I, bias=config.bias)
         self.c_proj = ResidualLinear(I, C, bias=config.bias)
+        self.act = ACTIVATIONS[config.activation]
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.c_proj(F.gelu(self.c_fc(x))))  # (B, T, C) -> (B, T, I) -> back
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))))  # (B, T, C) -> (B, T, I) -> back
 
 
-class SloGPTSwiGLUMLP(nn.Module):
+class SloGPTGatedMLP(nn.Module):
     def __init__(self, config: SloGPTConfig) -> None:
         super().__init__()
         C, I = config.hidden_size, config.intermediate_size
         self.w1 = nn.Linear(C, I, bias=config.bias)  # gate
         self.w2 = ResidualLinear(I, C, bias=config.bias)  # down
         self.w3 = nn.Linear(C, I, bias=config.bias)  # up
+        self.act = ACTIVATIONS[config.activation]
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))
+        return self.dropout(self.w2(self.act(self.w1(x)) * self.w3(x)))
 
 
 class SloGPTBlock(GradientCheckpointingLayer):
@@ -205,11 +274,12 @@ class SloGPTBlock(GradientCheckpointingLayer):
         self.ln_1 = make_norm(config)
         self.attn = SloGPTAttention(config, layer_idx)
         self.ln_2 = make_norm(config)
-        self.mlp = (SloGPTSwiGLUMLP if config.mlp == "swiglu" else SloGPTGeluMLP)(config)
+        self.mlp = (SloGPTGatedMLP if config.mlp == "gated" else SloGPTPlainMLP)(config)
+        self.residual_multiplier = config.residual_multiplier
 
     def forward(self, x: Tensor, **kwargs: Any) -> Tensor:
-        x = x + self.attn(self.ln_1(x), **kwargs)[0]
-        return x + self.mlp(self.ln_2(x))
+        x = x + self.residual_multiplier * self.attn(self.ln_1(x), **kwargs)[0]
+        return x + self.residual_multiplier * self.mlp(self.ln_2(x))
 
 
 class SloGPTPreTrainedModel(PreTrainedModel):
@@ -244,6 +314,8 @@ class SloGPTModel(SloGPTPreTrainedModel):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(SloGPTBlock(config, i) for i in range(config.num_hidden_layers))
         self.ln_f = make_norm(config)
+        self.embedding_multiplier = config.embedding_multiplier
+        self.logit_multiplier = config.logit_multiplier
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -296,7 +368,7 @@ class SloGPTModel(SloGPTPreTrainedModel):
         else:
             x = x + self.embed_positions(position_ids)
 
-        x = self.drop(x)
+        x = self.drop(self.embedding_multiplier * x)
         for block in self.h:
             x = block(
                 x,
@@ -307,7 +379,8 @@ class SloGPTModel(SloGPTPreTrainedModel):
                 **kwargs,
             )
         return BaseModelOutputWithPast(
-            last_hidden_state=self.ln_f(x), past_key_values=past_key_values
+            last_hidden_state=self.logit_multiplier * self.ln_f(x),  # as the head wants it
+            past_key_values=past_key_values,
         )
 
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from slogpt_hf.checkpoints.adapters import Adapter
 from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
+from slogpt_hf.conversion import configs
+from slogpt_hf.conversion.configs import Config
 from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
 from slogpt_hf.conversion.plan import Copy, Merge, Move, Plan, Zeros
-
-Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class Target:
         transposed: linear weights are stored (in, out).
         linear_bias: the class has these biases whether the spec does or not.
         norm_bias: likewise for the norms.
+        no_linear_bias: the class cannot have all of them.
+        kv_heads: how many key and value heads the class may have.
+        multipliers: the class has those of a spec.
         modeling_file: name of the file shipped with the artefact; None for a stock class.
     """
 
@@ -44,88 +47,34 @@ class Target:
     transposed: bool = False
     linear_bias: bool = False
     norm_bias: bool = False
+    no_linear_bias: bool = False
+    kv_heads: Literal["any", "one", "all"] = "any"
+    multipliers: bool = False
     modeling_file: str | None = None
 
+    @property
+    def stacked(self) -> bool:
+        """Whether q, k and v are one matrix."""
+        return any(role == "attn.qkv" for _, role in self.block)
 
-def _gpt2_config(spec: Spec) -> Config:
-    return {
-        "n_positions": spec.block_size,
-        "n_embd": spec.n_embd,
-        "n_layer": spec.n_layer,
-        "n_head": spec.n_head,
-        "n_inner": spec.n_hidden,
-        "activation_function": "gelu",
-        "layer_norm_epsilon": spec.norm_eps,
-        "resid_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-    }
+    def computes(self, spec: Spec, stacked: bool) -> bool:
+        """Whether the class computes a spec of its positions, norm and MLP exactly.
 
-
-def _sizes(spec: Spec) -> Config:
-    return {
-        "max_position_embeddings": spec.block_size,
-        "hidden_size": spec.n_embd,
-        "intermediate_size": spec.n_hidden,
-        "num_hidden_layers": spec.n_layer,
-        "num_attention_heads": spec.n_head,
-    }
+        ``stacked`` says of the checkpoint that it holds q, k and v in one matrix.
+        """
+        heads = {"any": spec.n_kv_head, "one": 1, "all": spec.n_head}
+        return (
+            spec.n_kv_head == heads[self.kv_heads]
+            and (self.multipliers or not has_multipliers(spec))
+            and not (self.no_linear_bias and spec.linear_bias)
+            and (stacked or not self.stacked)
+        )
 
 
-def _rotary_config(spec: Spec) -> Config:
-    rope = {"rope_type": "default", "rope_theta": spec.rope_theta}
-    return _sizes(spec) | {"num_key_value_heads": spec.n_kv_head, "rope_parameters": rope}
-
-
-def _llama_config(spec: Spec) -> Config:
-    return _rotary_config(spec) | {
-        "head_dim": spec.head_dim,
-        "hidden_act": "silu",
-        "rms_norm_eps": spec.norm_eps,
-        "attention_bias": spec.linear_bias,
-        "mlp_bias": spec.linear_bias,
-    }
-
-
-def _arcee_config(spec: Spec) -> Config:
-    return _llama_config(spec) | {"hidden_act": "gelu"}
-
-
-def _starcoder2_config(spec: Spec) -> Config:
-    return _rotary_config(spec) | {
-        "hidden_act": "gelu",
-        "norm_epsilon": spec.norm_eps,
-        "use_bias": spec.linear_bias,
-        "sliding_window": None,
-    }
-
-
-def _stablelm_config(spec: Spec) -> Config:
-    config = _rotary_config(spec)
-    config["rope_parameters"]["partial_rotary_factor"] = 1.0
-    return config | {
-        "partial_rotary_factor": 1.0,
-        "hidden_act": "silu",
-        "layer_norm_eps": spec.norm_eps,
-        "use_qkv_bias": False,
-    }
-
-
-def _slogpt_config(spec: Spec) -> Config:
-    module = "modeling_slogpt"
-    return _sizes(spec) | {
-        "positions": spec.positions,
-        "norm": spec.norm,
-        "norm_eps": spec.norm_eps,
-        "mlp": {"plain": "gelu", "gated": "swiglu"}[spec.mlp],
-        "bias": spec.linear_bias,
-        "rope_theta": spec.rope_theta or 10_000.0,
-        "auto_map": {
-            "AutoConfig": f"{module}.SloGPTConfig",
-            "AutoModel": f"{module}.SloGPTModel",
-            "AutoModelForCausalLM": f"{module}.SloGPTForCausalLM",
-        },
-    }
+def has_multipliers(spec: Spec) -> bool:
+    """Whether something is scaled as plain transformers do not."""
+    others = (spec.embedding_multiplier, spec.residual_multiplier, spec.logit_multiplier)
+    return spec.attention_multiplier is not None or any(each != 1.0 for each in others)
 
 
 LLAMA_OUTER = (("model.embed_tokens", "embed"), ("model.norm", "norm"))
@@ -147,38 +96,56 @@ SLO_OUTER = (
     ("transformer.wpe", "positions"),
     ("transformer.ln_f", "norm"),
 )
-SLO_ATTENTION = (
-    ("ln_1", "norm1"),
-    ("attn.c_attn", "attn.qkv"),
-    ("attn.c_proj", "attn.out"),
-    ("ln_2", "norm2"),
-)
+SLO_STACK = (("attn.c_attn", "attn.qkv"),)
+SLO_APART = (("attn.q_proj", "attn.q"), ("attn.k_proj", "attn.k"), ("attn.v_proj", "attn.v"))
+SLO_BLOCK = (("ln_1", "norm1"), ("attn.c_proj", "attn.out"), ("ln_2", "norm2"))
 SLO_PLAIN = (("mlp.c_fc", "mlp.up"), ("mlp.c_proj", "mlp.down"))
 SLO_GATED = (("mlp.w1", "mlp.gate"), ("mlp.w3", "mlp.up"), ("mlp.w2", "mlp.down"))
 
 GPT2 = Target(
     "GPT2LMHeadModel",
     "gpt2",
-    _gpt2_config,
+    configs.gpt2_config,
     SLO_OUTER,
     "transformer.h.{i}.",
-    SLO_ATTENTION + SLO_PLAIN,
+    SLO_STACK + SLO_BLOCK + SLO_PLAIN,
     transposed=True,
     linear_bias=True,
     norm_bias=True,
+    kv_heads="all",
+)
+BIGCODE = Target(
+    "GPTBigCodeForCausalLM",
+    "gpt_bigcode",
+    configs.bigcode_config,
+    SLO_OUTER,
+    "transformer.h.{i}.",
+    SLO_STACK + SLO_BLOCK + SLO_PLAIN,
+    linear_bias=True,
+    norm_bias=True,
+    kv_heads="one",
 )
 LLAMA = Target(
     "LlamaForCausalLM",
     "llama",
-    _llama_config,
+    configs.llama_config,
     LLAMA_OUTER,
     "model.layers.{i}.",
     LLAMA_ATTENTION + LLAMA_GATED,
 )
+GRANITE = Target(
+    "GraniteForCausalLM",
+    "granite",
+    configs.granite_config,
+    LLAMA_OUTER,
+    "model.layers.{i}.",
+    LLAMA_ATTENTION + LLAMA_GATED,
+    multipliers=True,
+)
 STARCODER2 = Target(
     "Starcoder2ForCausalLM",
     "starcoder2",
-    _starcoder2_config,
+    configs.starcoder2_config,
     LLAMA_OUTER,
     "model.layers.{i}.",
     (*LLAMA_ATTENTION, ("mlp.c_fc", "mlp.up"), ("mlp.c_proj", "mlp.down")),
@@ -187,53 +154,68 @@ STARCODER2 = Target(
 STABLELM = Target(
     "StableLmForCausalLM",
     "stablelm",
-    _stablelm_config,
+    configs.stablelm_config,
     LLAMA_OUTER,
     "model.layers.{i}.",
     LLAMA_ATTENTION + LLAMA_GATED,
     norm_bias=True,
+    no_linear_bias=True,
 )
 ARCEE = Target(
     "ArceeForCausalLM",
     "arcee",
-    _arcee_config,
+    configs.llama_config,
     LLAMA_OUTER,
     "model.layers.{i}.",
     (*LLAMA_ATTENTION, ("mlp.up_proj", "mlp.up"), ("mlp.down_proj", "mlp.down")),
 )
 
 
-def _slogpt(mlp: tuple[tuple[str, str], ...]) -> Target:
+def _slogpt(qkv: tuple[tuple[str, str], ...], mlp: tuple[tuple[str, str], ...]) -> Target:
     return Target(
         "SloGPTForCausalLM",
         "slogpt",
-        _slogpt_config,
+        lambda spec: configs.slogpt_config(spec) | {"stacked_qkv": qkv == SLO_STACK},
         SLO_OUTER,
         "transformer.h.{i}.",
-        SLO_ATTENTION + mlp,
+        qkv + SLO_BLOCK + mlp,
+        multipliers=True,
         modeling_file="modeling_slogpt.py",
     )
 
 
-SLOGPT = {"plain": _slogpt(SLO_PLAIN), "gated": _slogpt(SLO_GATED)}
-NATIVE = {
-    # (positions, norm, mlp, linear_bias)
-    ("learned", "layernorm", "plain", False): GPT2,
-    ("learned", "layernorm", "plain", True): GPT2,
-    ("rotary", "rmsnorm", "gated", False): LLAMA,
-    ("rotary", "rmsnorm", "gated", True): LLAMA,
-    ("rotary", "layernorm", "plain", False): STARCODER2,
-    ("rotary", "layernorm", "plain", True): STARCODER2,
-    ("rotary", "layernorm", "gated", False): STABLELM,
-    ("rotary", "rmsnorm", "plain", False): ARCEE,
-    ("rotary", "rmsnorm", "plain", True): ARCEE,
+SLOGPT = {
+    # (MLP, whether q, k and v are one matrix)
+    ("plain", True): _slogpt(SLO_STACK, SLO_PLAIN),
+    ("plain", False): _slogpt(SLO_APART, SLO_PLAIN),
+    ("gated", True): _slogpt(SLO_STACK, SLO_GATED),
+    ("gated", False): _slogpt(SLO_APART, SLO_GATED),
+}
+NATIVE: Mapping[tuple[str, str, str], tuple[Target, ...]] = {
+    # (positions, norm, mlp) to the classes for some of them, the plainest first
+    ("learned", "layernorm", "plain"): (GPT2, BIGCODE),
+    ("rotary", "rmsnorm", "gated"): (LLAMA, GRANITE),
+    ("rotary", "layernorm", "plain"): (STARCODER2,),
+    ("rotary", "layernorm", "gated"): (STABLELM,),
+    ("rotary", "rmsnorm", "plain"): (ARCEE,),
 }
 
 
-def target_for(spec: Spec) -> Target:
-    """The most native class that computes ``spec`` exactly."""
-    key = (spec.positions, spec.norm, spec.mlp, spec.linear_bias)
-    return NATIVE.get(key) or SLOGPT[spec.mlp]
+def target_for(spec: Spec, stacked: bool = True) -> Target:
+    """The most native class that computes ``spec`` exactly.
+
+    Args:
+        spec: the architecture, of which ``impossible`` finds nothing.
+        stacked: the checkpoint holds q, k and v in one matrix.
+    """
+    candidates = NATIVE.get((spec.positions, spec.norm, spec.mlp), ())
+    own = SLOGPT[spec.mlp, stacked]
+    return next((target for target in candidates if target.computes(spec, stacked)), own)
+
+
+def holds_stack(parts: Mapping[str, Part]) -> bool:
+    """Whether a checkpoint holds q, k and v in one matrix."""
+    return "blocks.0.attn.qkv.weight" in parts
 
 
 def config_for(spec: Spec, target: Target, dtype: str) -> Config:
@@ -291,6 +273,7 @@ def plan_for(
 def _operations(spec: Spec, target: Target, role: str, kind: str) -> tuple[Operation, ...]:
     if target.transposed and kind == "weight" and role.startswith(("attn", "mlp")):
         return (Transpose(),)
+    # The modeling file rotates as the original does.
     if spec.rotary_pairs == "interleaved" and target.modeling_file is None:
         heads = {"attn.q": spec.n_head, "attn.k": spec.n_kv_head}.get(role)
         return (PairsToHalves(heads),) if heads else ()
@@ -304,4 +287,5 @@ def _wants_bias(target: Target, role: str) -> bool:
 
 
 def _bias_shape(spec: Spec, role: str) -> Shape:
-    return ({"attn.qkv": 3 * spec.n_embd, "mlp.up": spec.n_hidden}.get(role, spec.n_embd),)
+    rows = spec.n_embd + 2 * spec.n_kv_head * spec.head_dim
+    return ({"attn.qkv": rows, "mlp.up": spec.n_hidden}.get(role, spec.n_embd),)

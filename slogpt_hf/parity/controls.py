@@ -14,7 +14,7 @@ from torch.nn import functional
 from slogpt_hf.parity import decoder
 from slogpt_hf.parity.comparing import deviation
 from slogpt_hf.parity.decoder import Decoder
-from slogpt_hf.parity.faults import BLOCK, FAULTS, Fault, Patient
+from slogpt_hf.parity.faults import BLOCK, FAULTS, SHUTTING, Fault, Patient
 from slogpt_hf.parity.lockstep import layer_names, states_of
 from slogpt_hf.parity.report import Control
 from slogpt_hf.parity.shaken import TABLE_ROWS
@@ -58,7 +58,12 @@ def shake(original: Decoder, patient: Patient, ids: Tensor, bound: float) -> Sha
     logits = functional.linear(theirs[-1], head)
     errors["head"] = deviation(_logits(patient, ours[-1]), logits)
     place = next((name for name, error in errors.items() if not error <= bound), None)
-    controls = tuple(_control(f, patient, ids, ours, theirs, logits, bound) for f in FAULTS)
+    controls = tuple(
+        _control(fault, patient, ids, ours, theirs, logits, bound)
+        if _shows(fault, original, patient, ids, theirs, bound)
+        else Control(fault.name, "cannot occur", None)
+        for fault in FAULTS
+    )
     return Shaking(max(errors.values()), place, controls)
 
 
@@ -90,8 +95,7 @@ def _loud(
         found = patient.model.block(BLOCK, ours, call)
     finally:
         del patient.planted[name]
-    parts = decoder.block_parts(replace(original, tensors=louder), BLOCK, theirs)
-    return deviation(found, theirs + parts["attention"] + parts["MLP"])
+    return deviation(found, decoder.block(replace(original, tensors=louder), BLOCK, theirs))
 
 
 def _control(
@@ -104,7 +108,7 @@ def _control(
     bound: float,
 ) -> Control:
     planted = fault.plant(patient)
-    if planted is None or (fault.of_scores and not _scores_matter(patient, ids)):
+    if planted is None:
         return Control(fault.name, "cannot occur", None)
     model: Streamed = patient.model
     calls = None if fault.enters_anew else model.enter(ids)[1]
@@ -119,6 +123,30 @@ def _control(
         else:
             error = deviation(_logits(patient, ours[-1]), logits)
     return Control(fault.name, "missed" if error <= bound else "caught", error)
+
+
+def _shows(
+    fault: Fault, original: Decoder, patient: Patient, ids: Tensor, theirs: Tensor, bound: float
+) -> bool:
+    """Whether the model has what a fault changes, and the original itself would show it."""
+    if fault.changes == "scores" and not _scores_matter(patient, ids):
+        return False
+    if fault.changes == "hidden" and not _hidden_matters(original, theirs[BLOCK]):
+        return False
+    spec = fault.spec(original.spec) if fault.spec else None
+    if spec is None or spec == original.spec:
+        return True  # for the fault to say
+    shown = decoder.block(replace(original, spec=spec), BLOCK, theirs[BLOCK])
+    return deviation(shown, theirs[BLOCK + 1]) > 2 * bound
+
+
+def _hidden_matters(original: Decoder, x: Tensor) -> bool:
+    """Whether a ReLU lets anything through."""
+    if original.spec.activation not in SHUTTING:
+        return True
+    prefix = original.family.blocks.format(i=BLOCK)
+    hidden = decoder.hidden(original, prefix, decoder.block_parts(original, BLOCK, x)["norm 2"])
+    return bool(hidden.any())
 
 
 def _scores_matter(patient: Patient, ids: Tensor) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.checkpoints.spec import MLP
 
 
@@ -83,7 +84,7 @@ SLOUGHGPT = Family(
     head="lm_head",
 )
 NANOGPT = Family(
-    title="NanoGPT",
+    title="NanoGPT variant",
     embedding="token_embedding_table",
     positions="position_embedding_table",
     blocks="blocks.{i}.",
@@ -101,3 +102,15 @@ FAMILIES: Mapping[str, Family] = {  # by the checkpoint's dialect
     "sloughgpt": SLOUGHGPT,
     "nanogpt": NANOGPT,
 }
+
+
+def family_title(checkpoint: Checkpoint) -> str:
+    """What the models are called that a checkpoint is taken for.
+
+    Slo's names are nanoGPT's, and its architecture without any switch is nanoGPT's too.
+    """
+    spec = checkpoint.spec
+    switches = (spec.positions, spec.norm, spec.mlp)
+    if checkpoint.dialect == "slo" and switches == ("learned", "layernorm", "plain"):
+        return "nanoGPT"
+    return FAMILIES[checkpoint.dialect].title

@@ -6,7 +6,6 @@ the first place where it shows; a row says in which models it can occur at all.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -14,21 +13,20 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.conversion.operations import PairsToHalves
+from slogpt_hf.parity import miscomputing as other
 from slogpt_hf.parity.shaken import Route
-from slogpt_hf.parity.streamed import Fetch, Streamed, substituted
+from slogpt_hf.parity.streamed import Fetch, Streamed
 
 TOKENS = 24  # of a row of a control; a fault shows at once or never
-LEAST_ANGLE = 1e-5  # radians; twice as much was seen to show
 BLOCK = 0  # that faults of a block are planted in
 FLIPPED_BITS = {torch.float32: 12, torch.float64: 41, torch.float16: 0, torch.bfloat16: 0}
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-EPSILONS = ("eps", "variance_epsilon", "norm_eps")
+SHUTTING = ("relu", "relu2")
 Stage = Literal["entry", "block", "exit", "head"]
+Subject = Literal["scores", "hidden"]
 
 
 @dataclass
@@ -114,14 +112,34 @@ class Fault:
         stage: where it shows first.
         plant: puts it into a patient for the time of a block; None where it cannot occur.
         enters_anew: what blocks are called with changes, too.
-        of_scores: changes nothing but the scores of attention, of which one token has one.
+        changes: what alone it changes, where a model may have nothing of it: the scores of
+            attention, of which one token has one, or what is done with the hidden layer of an MLP,
+            which a ReLU may shut.
+        spec: of the model that it makes, where it makes one of another spec; None for the same.
+            Where the original of that spec computes the same, it cannot occur.
     """
 
     name: str
     stage: Stage
     plant: Plant
     enters_anew: bool = False
-    of_scores: bool = False
+    changes: Subject | None = None
+    spec: Callable[[Spec], Spec | None] | None = None
+
+
+def computing(
+    name: str,
+    spec: Callable[[Spec], Spec | None],
+    plant: Callable[[Patient, Spec], AbstractContextManager[None]],
+    **more: Any,
+) -> Fault:
+    """A fault of a block that makes a model of another spec."""
+
+    def planted(patient: Patient) -> AbstractContextManager[None] | None:
+        made = spec(patient.spec)
+        return None if made in (None, patient.spec) else plant(patient, made)
+
+    return Fault(name, "block", planted, spec=spec, **more)
 
 
 @contextmanager
@@ -227,10 +245,15 @@ def _swapped(one: str, other: str) -> Plant:
 
 
 def _flipped_bit(patient: Patient) -> AbstractContextManager[None]:
-    """One bit of the mantissa of the largest weight of the block's largest tensor."""
+    """One bit of the mantissa of the largest weight of the block's largest tensor.
+
+    Of a block whose ReLU may shut the feature that the weight belongs to, of attention's last.
+    """
     prefix = patient.route.target.blocks.format(i=BLOCK)
     names = [name for name in patient.stored if name.startswith(prefix)]
     name = max(names, key=lambda each: patient.stored[each].numel())
+    if patient.spec.activation in SHUTTING:
+        name = patient.name("attn.out") or name
     before = patient.stored[name]
     after = before.clone().flatten()
     index = int(after.abs().argmax())
@@ -238,98 +261,6 @@ def _flipped_bit(patient: Patient) -> AbstractContextManager[None]:
     bits ^= 1 << FLIPPED_BITS[after.dtype]
     change = after.view(before.shape).double() - before.double()
     return _planted(patient, {name: patient.fetch(name) + change})
-
-
-@contextmanager
-def _other_epsilons(patient: Patient) -> Iterator[None]:
-    block = patient.model.blocks[BLOCK]
-    found = [
-        (m, name)
-        for m in block.modules()
-        for name in EPSILONS
-        if isinstance(getattr(m, name, None), float)
-    ]
-    before = [getattr(module, name) for module, name in found]
-    for (module, name), value in zip(found, before, strict=True):
-        setattr(module, name, value * (10 if value < 1e-5 else 0.1))
-    try:
-        yield
-    finally:
-        for (module, name), value in zip(found, before, strict=True):
-            setattr(module, name, value)
-
-
-class _Calls(TorchFunctionMode):
-    """Calls a function of torch with other arguments."""
-
-    def __init__(self, function: Callable[..., Any], change: Callable[[dict[str, Any]], None]):
-        super().__init__()
-        self.function, self.change = function, change
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is self.function:
-            self.change(kwargs)
-        return func(*args, **kwargs)
-
-
-def _tanh_gelu(patient: Patient) -> AbstractContextManager[Any] | None:
-    if patient.spec.activation != "gelu":
-        return None
-    return _Calls(functional.gelu, lambda kwargs: kwargs.update(approximate="tanh"))
-
-
-def _looks_ahead(patient: Patient) -> AbstractContextManager[Any]:
-    def unmask(kwargs: dict[str, Any]) -> None:
-        kwargs.update(attn_mask=None, is_causal=False)
-
-    return _Calls(functional.scaled_dot_product_attention, unmask)
-
-
-def _other_scale(patient: Patient) -> AbstractContextManager[Any]:
-    scale = float(patient.spec.n_embd) ** -0.5
-    if patient.spec.n_head == 1:
-        scale *= 2.0
-    return _Calls(
-        functional.scaled_dot_product_attention, lambda kwargs: kwargs.update(scale=scale)
-    )
-
-
-def _turned(spec: Spec) -> float:
-    """By how much another theta turns a feature at most, in the tokens of a control, in radians."""
-    theta, d = spec.rope_theta or 1.0, spec.head_dim
-    changes = (theta ** (-j / d) - (theta + 1) ** (-j / d) for j in range(0, d, 2))
-    length = min(TOKENS, spec.block_size)
-    return (length - 1) * max(changes) if spec.rope_theta is not None else 0.0
-
-
-def _other_theta(patient: Patient) -> AbstractContextManager[None] | None:
-    # In a short context, or heads of few features, such a theta turns nothing by enough to show.
-    if _turned(patient.spec) < LEAST_ANGLE:
-        return None
-    return _theta_changed(patient)
-
-
-@contextmanager
-def _theta_changed(patient: Patient) -> Iterator[None]:
-    model: Any = patient.model.model
-    theta = (patient.spec.rope_theta or 0.0) + 1
-    if not isinstance(getattr(model.config, "rope_parameters", None), dict):
-        with substituted(model.config, "rope_theta", theta):
-            yield
-        return
-    config = copy.deepcopy(model.config)
-    config.rope_parameters["rope_theta"] = theta
-    tables = [m for m in model.modules() if any(True for _ in m.buffers(recurse=False))]
-    before = [dict(module._buffers) for module in tables]
-    with patient.model.computing():
-        for module in tables:
-            module._buffers.update(dict(type(module)(config).named_buffers(recurse=False)))
-    try:
-        yield
-    finally:
-        for module, buffers in zip(tables, before, strict=True):
-            module._buffers.update(buffers)
 
 
 def _rows_of(role: str, change: Callable[[Tensor], Tensor]) -> Plant:
@@ -359,39 +290,69 @@ FAULTS = (
     Fault("embedding rows off by one", "entry", _rows_of("embed", lambda rows: rows.roll(1, 0))),
     Fault("positions off by one", "entry", _rows_of("positions", lambda rows: rows.roll(1, 0))),
     Fault(
-        "q and k not permuted", "block", _changed(QK, _unpermuted, "weight", "bias"), of_scores=True
+        "q and k not permuted",
+        "block",
+        _changed(QK, _unpermuted, "weight", "bias"),
+        changes="scores",
     ),
     Fault(
         "k permuted by the query head count",
         "block",
         _changed(("attn.k",), _by_query_heads),
-        of_scores=True,
+        changes="scores",
     ),
     Fault(
         "biases of q and k not permuted",
         "block",
         _changed(QK, _unpermuted_bias, "bias"),
-        of_scores=True,
+        changes="scores",
     ),
     Fault(
         "key and value heads of other queries",
         "block",
         _changed(("attn.k", "attn.v"), _other_kv_heads),
     ),
-    Fault("q and k swapped", "block", _swapped("attn.q", "attn.k"), of_scores=True),
+    Fault("q and k swapped", "block", _swapped("attn.q", "attn.k"), changes="scores"),
     Fault("norms of a block swapped", "block", _swapped("norm1", "norm2")),
     Fault("a norm's weight dropped", "block", _changed(("norm2",), _ones)),
-    Fault("epsilon off by a factor of ten", "block", _other_epsilons),
-    Fault("tanh GELU", "block", _tanh_gelu),
-    Fault("gate and up swapped", "block", _swapped("mlp.gate", "mlp.up")),
-    Fault("theta off by one", "block", _other_theta, enters_anew=True, of_scores=True),
-    Fault("attention looks ahead", "block", _looks_ahead, of_scores=True),
-    Fault("attention scaled by the width", "block", _other_scale, of_scores=True),
+    computing("epsilon off by a factor of ten", other.other_epsilon, other.other_epsilons),
+    Fault("another activation", "block", other.other_activation, changes="hidden"),
+    Fault("gate and up swapped", "block", _swapped("mlp.gate", "mlp.up"), changes="hidden"),
+    computing(
+        "theta off by one",
+        other.other_theta,
+        other.theta_changed,
+        enters_anew=True,
+        changes="scores",
+    ),
+    Fault("attention looks ahead", "block", other.looks_ahead, changes="scores"),
+    computing(
+        "attention scaled by the width", other.scaled_by_width, other.other_scale, changes="scores"
+    ),
+    computing(
+        "attention multiplier dropped", other.scaled_as_usual, other.other_scale, changes="scores"
+    ),
+    computing(
+        "residual multiplier dropped",
+        other.without_residual,
+        lambda patient, spec: other.all_one(patient, "residual_multiplier"),
+    ),
     Fault("a transposed matrix", "block", _changed(("attn.out",), _transposed)),
-    Fault("a stale row", "block", _changed(("mlp.down",), _stale_row)),
-    Fault("a dropped tensor", "block", _changed(("mlp.up",), _drawn_anew)),
+    Fault("a stale row", "block", _changed(("mlp.down",), _stale_row), changes="hidden"),
+    Fault("a dropped tensor", "block", _changed(("mlp.up",), _drawn_anew), changes="hidden"),
     Fault("a dropped bias", "block", _changed(("attn.out",), _no_bias, "bias")),
     Fault("one flipped bit", "block", _flipped_bit),
+    Fault(
+        "embedding multiplier dropped",
+        "entry",
+        other.without("embedding_multiplier", "embedding_multiplier"),
+        enters_anew=True,
+    ),
+    Fault(
+        "logit multiplier dropped",
+        "exit",
+        other.without("logit_multiplier", "logit_multiplier", "logits_scaling"),
+    ),
     Fault("final norm's weight dropped", "exit", _rows_of("norm", torch.ones_like)),
     Fault("head tied wrongly", "head", _wrong_head),
 )

@@ -22,7 +22,7 @@ from slogpt_hf.parity.behaviour import Subject, behaviours, long_sequence, seque
 from slogpt_hf.parity.comparing import Compared, Run, absolute_error, equal_rows, relative_error
 from slogpt_hf.parity.controls import ROWS, Shaking, shake
 from slogpt_hf.parity.decoder import Decoder
-from slogpt_hf.parity.families import FAMILIES
+from slogpt_hf.parity.families import FAMILIES, family_title
 from slogpt_hf.parity.faults import TOKENS, Patient
 from slogpt_hf.parity.inputs import Inputs, inputs_for
 from slogpt_hf.parity.judging import (
@@ -342,7 +342,7 @@ def _divergence(
 
 def oracle_name(checkpoint: Checkpoint, dtype: str) -> str:
     """What stands for the original of an artefact in ``dtype``, for the report."""
-    model = f"built-in plain-torch {FAMILIES[checkpoint.dialect].title} model"
+    model = f"built-in plain-torch {family_title(checkpoint)} model"
     if not checkpoint.adapters:
         return model
     return (

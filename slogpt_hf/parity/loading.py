@@ -164,3 +164,34 @@ def _is_own(folder: Path, name: str) -> bool:
 
     room = Path(slogpt_hf.conversion.__file__).parent
     return name in OWN_MODELING_FILES and same_content(folder / name, room / name, shallow=False)
+
+
+def compute_buffers(folder: Path, model: nn.Module) -> None:
+    """Give buffers their values, as loading does: those of rotary tables follow from the config.
+
+    Raises:
+        CheckpointError: the class does it in a way that is not known here.
+    """
+    config: Any = model.config
+    for name, module in list(model.named_modules()):
+        if not any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            continue
+        if not any(True for _ in module.parameters()) and not any(True for _ in module.children()):
+            fresh = type(module)(config)
+            module._buffers.update(dict(fresh.named_buffers(recurse=False)))
+        elif not _initialises(model, module):
+            raise CheckpointError(
+                f"{folder}: {name} computes buffers in a way that is not known here.",
+                hint="Please report this class; it cannot be verified layer by layer.",
+            )
+
+
+def _initialises(model: Any, module: nn.Module) -> bool:
+    """Whether the class fills a module's buffers, whatever is in them, as loading lets it."""
+    results = []
+    for before in (0, 1):
+        for name, buffer in module.named_buffers(recurse=False):
+            module._buffers[name] = torch.full_like(buffer, before, device="cpu")
+        model._init_weights(module)
+        results.append(list(module.buffers(recurse=False)))
+    return all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -155,9 +155,12 @@ def splits(model: Streamed, probe: Tensor) -> bool:
         model: the artefact.
         probe: ids (B, T) to run both ways.
     """
-    states = model.final_state(probe)
+    states = model.undivided(probe)
     head = model.raw(model.head_name).to(model.dtype)
-    return torch.equal(functional.linear(states, head), model.logits(probe))
+    logits = functional.linear(states, head)
+    if model.divisor != 1.0:
+        logits = logits / model.divisor
+    return torch.equal(logits, model.logits(probe))
 
 
 def steps(model: Streamed, probe: Tensor) -> bool:

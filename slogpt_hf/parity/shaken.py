@@ -16,7 +16,7 @@ from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.conversion.plan import Plan
-from slogpt_hf.conversion.targets import Target, plan_for, target_for
+from slogpt_hf.conversion.targets import Target, holds_stack, plan_for, target_for
 from slogpt_hf.parity.streamed import Fetch
 
 SEED = 20260101
@@ -56,7 +56,7 @@ def route_to(checkpoint: Checkpoint, class_name: str, stored: Mapping[str, Tenso
 
     Any artefact of the class and names that this package would make is one, whoever made it.
     """
-    target = target_for(checkpoint.spec)
+    target = target_for(checkpoint.spec, holds_stack(checkpoint.parts))
     plan = plan_for(checkpoint.spec, checkpoint.parts, target, {})
     names = {move.target for move in plan.moves} | {zeros.target for zeros in plan.zeros}
     return Route(target, plan) if (target.class_name, names) == (class_name, set(stored)) else None

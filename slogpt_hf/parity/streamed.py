@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.parity.float64 import Float64Everywhere
-from slogpt_hf.parity.loading import require_plain, runs_code, stored_dtype
+from slogpt_hf.parity.loading import compute_buffers, require_plain, runs_code, stored_dtype
 from slogpt_hf.parity.memory import Growth
 from slogpt_hf.progress import quiet_transformers
 
@@ -132,8 +132,21 @@ class Streamed:
         logits: Tensor = self.run(ids, use_cache=False, **options).logits
         return logits
 
+    @property
+    def divisor(self) -> float:
+        """What the class divides logits by (Granite); 1 in most."""
+        return float(getattr(self.model.config, "logits_scaling", None) or 1.0)
+
     def final_state(self, ids: Tensor) -> Tensor:
-        """What enters the head (B, T, n) for ids (B, T), in one forward pass."""
+        """What enters the head (B, T, n) for ids (B, T), in one forward pass.
+
+        What the class divides logits by divides it here.
+        """
+        state = self.undivided(ids)
+        return state if self.divisor == 1.0 else state / self.divisor
+
+    def undivided(self, ids: Tensor) -> Tensor:
+        """What the class gives its head (B, T, n), in one forward pass."""
         with self.computing():
             state: Tensor = self.model.base_model(  # type: ignore[operator]
                 input_ids=ids, use_cache=False
@@ -278,7 +291,7 @@ def _built(
                 model: nn.Module = AutoModelForCausalLM.from_config(
                     config, dtype=dtype, trust_remote_code=code, **chosen
                 )
-            _compute_buffers(folder, model)
+            compute_buffers(folder, model)
             with suppress(OSError):  # there is none
                 model.generation_config = GenerationConfig.from_pretrained(
                     folder, local_files_only=True
@@ -293,23 +306,6 @@ def _built(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return model.eval()
-
-
-def _compute_buffers(folder: Path, model: nn.Module) -> None:
-    """Give buffers their values, as loading does: those of rotary tables follow from the config."""
-    config: Any = model.config
-    for name, module in list(model.named_modules()):
-        held = [buffer for buffer in module.buffers(recurse=False) if buffer.is_meta]
-        if not held:
-            continue
-        if any(True for _ in module.parameters()) or any(True for _ in module.children()):
-            raise CheckpointError(
-                f"{folder}: {name} computes buffers in a way that is not known here.",
-                hint="Please report this class; it cannot be verified layer by layer.",
-            )
-        fresh = type(module)(config)
-        for buffer, value in fresh.named_buffers(recurse=False):
-            module._buffers[buffer] = value
 
 
 def _tied(

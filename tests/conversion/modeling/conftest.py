@@ -16,7 +16,7 @@ from slogpt_hf.conversion.modeling_slogpt import SloGPTConfig, SloGPTForCausalLM
 ARCHITECTURES = [
     {"positions": positions, "norm": norm, "mlp": mlp, "bias": bias}
     for positions, norm, mlp, bias in itertools.product(
-        ("learned", "rotary"), ("layernorm", "rmsnorm"), ("gelu", "swiglu"), (True, False)
+        ("learned", "rotary"), ("layernorm", "rmsnorm"), ("plain", "gated"), (True, False)
     )
 ]
 SIZES = {

@@ -21,8 +21,8 @@ Models = Callable[..., SloGPTForCausalLM]
 Ids = Callable[..., Tensor]
 Measure = Callable[[Tensor, Tensor], float]
 
-CLASSIC = {"positions": "learned", "norm": "layernorm", "mlp": "gelu", "bias": True}
-MODERN = {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
+CLASSIC = {"positions": "learned", "norm": "layernorm", "mlp": "plain", "bias": True}
+MODERN = {"positions": "rotary", "norm": "rmsnorm", "mlp": "gated", "bias": False}
 
 
 @pytest.fixture

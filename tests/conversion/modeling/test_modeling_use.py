@@ -15,7 +15,7 @@ from slogpt_hf.conversion.modeling_slogpt import SloGPTConfig, SloGPTForCausalLM
 Models = Callable[..., SloGPTForCausalLM]
 Ids = Callable[..., Tensor]
 
-CLASSIC = {"positions": "learned", "norm": "layernorm", "mlp": "gelu", "bias": True}
+CLASSIC = {"positions": "learned", "norm": "layernorm", "mlp": "plain", "bias": True}
 
 
 def test_greedy_generation_is_the_argmax(
@@ -109,7 +109,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         assert torch.equal(gradient, checkpointed[name]), name
 
 
-@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+@pytest.mark.parametrize("mlp", ["plain", "gated"])
 def test_fresh_weights_follow_gpt2(mlp: str) -> None:
     torch.manual_seed(0)
     model = SloGPTForCausalLM(
@@ -123,7 +123,7 @@ def test_fresh_weights_follow_gpt2(mlp: str) -> None:
         )
     )
     block = model.transformer.h[0]
-    down = block.mlp.w2 if mlp == "swiglu" else block.mlp.c_proj
+    down = block.mlp.w2 if mlp == "gated" else block.mlp.c_proj
     assert block.attn.c_attn.weight.std().item() == pytest.approx(0.02, rel=0.03)
     assert block.attn.c_proj.weight.std().item() == pytest.approx(0.02 / 4, rel=0.03)
     assert down.weight.std().item() == pytest.approx(0.02 / 4, rel=0.03)

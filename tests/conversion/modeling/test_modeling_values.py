@@ -26,8 +26,8 @@ GOLDENS = (
     "slo-rope-layernorm-gelu",
     "slo-rope-rmsnorm-gelu",
 )
-CLASSIC = {"positions": "learned", "norm": "layernorm", "mlp": "gelu", "bias": True}
-MODERN = {"positions": "rotary", "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
+CLASSIC = {"positions": "learned", "norm": "layernorm", "mlp": "plain", "bias": True}
+MODERN = {"positions": "rotary", "norm": "rmsnorm", "mlp": "gated", "bias": False}
 
 
 def reference_logits(state: dict[str, Tensor], config: SloGPTConfig, ids: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ def reference_logits(state: dict[str, Tensor], config: SloGPTConfig, ids: Tensor
         return linear(y.permute(0, 2, 1, 3).reshape(x.shape), f"{name}.c_proj")
 
     def mlp(x: Tensor, name: str) -> Tensor:
-        if config.mlp == "swiglu":
+        if config.mlp == "gated":
             gate = linear(x, f"{name}.w1")
             return linear(gate * torch.sigmoid(gate) * linear(x, f"{name}.w3"), f"{name}.w2")
         h = linear(x, f"{name}.c_fc")
@@ -144,8 +144,8 @@ def test_equals_the_formula(
 
 def test_parameter_names_are_the_checkpoints(architecture: dict[str, Any], shaken: Models) -> None:
     linears = ["attn.c_attn", "attn.c_proj"]
-    linears += ["mlp.w1", "mlp.w2", "mlp.w3"] if architecture["mlp"] == "swiglu" else []
-    linears += ["mlp.c_fc", "mlp.c_proj"] if architecture["mlp"] == "gelu" else []
+    linears += ["mlp.w1", "mlp.w2", "mlp.w3"] if architecture["mlp"] == "gated" else []
+    linears += ["mlp.c_fc", "mlp.c_proj"] if architecture["mlp"] == "plain" else []
     with_bias = linears + ["ln_1", "ln_2"] * (architecture["norm"] == "layernorm")
     block = {f"{name}.weight" for name in [*linears, "ln_1", "ln_2"]}
     block |= {f"{name}.bias" for name in with_bias if architecture["bias"]}
