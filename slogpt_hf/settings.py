@@ -21,11 +21,13 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 PROMOTIONS = ("latest", "best", "never")
 TRANSFERS = ("auto", "xet", "lfs")
 SELECTIONS = ("all", "latest", "best")
+WITNESSES = ("witnessed", "corroborated")
 CHOICES = {
     "dtype": DTYPES,
     "promote": PROMOTIONS,
     "transfer": TRANSFERS,
     "which": SELECTIONS,
+    "require_witness": WITNESSES,
 }
 REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 characters at most
     r"(?=.{1,96}$)(?!.*(?:--|\.\.|\.git(?:/|$)))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII
@@ -75,6 +77,11 @@ class Settings:
         None,
         "Model class of the training repository to be asked as well, as FILE.py:CLASS. Its code "
         "runs, in a process without tokens in its environment and, if possible, without a network.",
+    )
+    require_witness: str | None = _setting(
+        None,
+        "Publish only what a witness of the trainer's confirms: witnessed (its model class or "
+        "recorded logits) or corroborated (also its recorded loss); default: neither is needed.",
     )
     dtype: str | None = _setting(
         None, f"Dtype of the artefact: {', '.join(DTYPES)}; default: kept."
