@@ -46,6 +46,7 @@ def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str
         "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
         "profile": dict(checkpoint.facts.profile),
         "notes": list(checkpoint.notes),
+        "assumptions": [asdict(assumption) for assumption in checkpoint.assumptions],
     }
 
 
