@@ -57,14 +57,16 @@ def require_level(
     """
     if meets(proof.level, required):
         return
-    what = f"level {proof.level or LEVEL_NOT_KNOWN}: {short_claim(proof)}"
+    what = f"the proof is {proof.level}: {short_claim(proof)}"
+    if proof.level is None:
+        what = f"the level of the proof is {LEVEL_NOT_KNOWN}"
     names = assumed(proof)
     rests = f"; nothing confirmed: {names}" if names else ""
     more = f" {note.rstrip('.')}." if note else ""
     more_ways = LOSS if required == "corroborated" else ""
     start = "Convert the checkpoint again" if again else "What to do"
     raise ParityError(
-        f"{path}: --require-witness asks for {required}, but the proof is of {what}{rests}.{more} "
+        f"{path}: require-witness asks for {required}, but {what}{rests}.{more} "
         "Nothing was published.",
         hint=f"{start}: {WITNESSES}{more_ways}.",
     )

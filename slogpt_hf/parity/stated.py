@@ -68,6 +68,14 @@ def assumptions_in(found: Any) -> tuple[Assumption, ...]:
     )
 
 
+def as_setting(assumption: Assumption) -> str:
+    """An assumption as ``--set`` takes it: ``activation=gelu``; its name where it has no value."""
+    value = assumption.value
+    if value is None:
+        return assumption.name
+    return f"{assumption.name}={str(value).lower() if isinstance(value, bool) else value}"
+
+
 def told(assumption: Assumption) -> dict[str, Any]:
     """An assumption as ``release.json`` has it; why it is one is in ``parity.json``."""
     return {"name": assumption.name, "value": assumption.value, "text": assumption.text}
