@@ -22,6 +22,7 @@ from slogpt_hf.card.record import (
     read_record,
 )
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.checkpoints.unknown import require_known, witness_in_sight
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.conversion.safetensors_layout import shards_for
 from slogpt_hf.errors import (
@@ -110,7 +111,10 @@ def verify(
         if settings.dataset or settings.tokenizer:
             raise
         choice = TokenizerChoice()  # without a dataset the ids decide alone
-    return verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
+    report = verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
+    if report.passed and report.level != "witnessed":
+        require_known(checkpoint)
+    return report
 
 
 def build_artefact(
@@ -133,6 +137,8 @@ def build_artefact(
     conversion = plan_conversion(checkpoint, settings.dtype)
     # Before anything takes long.
     _require_reference(settings)
+    if not witness_in_sight(checkpoint, settings.reference):
+        require_known(checkpoint)
     original = original_notes(checkpoint, settings)
     merges = len(conversion.plan.merges)
     progress.line(
@@ -151,6 +157,8 @@ def build_artefact(
     choice.write(folder, checkpoint)
     report = verified(checkpoint, folder, choice, settings, progress)
     progress.line(f"   proof: {report.summary()}")
+    if report.passed and report.level != "witnessed":
+        require_known(checkpoint)
     if report.passed and not report.caught:
         raise GateInvalidError(
             f"{checkpoint.path}: the converted model is not proven: no fault could be planted.",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slogpt_hf.build import open_checkpoint, tokenizer_for
+from slogpt_hf.checkpoints.unknown import require_known, witness_in_sight
 from slogpt_hf.conversion import plan_conversion
 from slogpt_hf.errors import SloGPTError
 from slogpt_hf.settings import Settings
@@ -25,6 +26,8 @@ def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str
     """
     settings = settings or Settings()
     checkpoint = open_checkpoint(path, settings)
+    if not witness_in_sight(checkpoint, settings.reference):
+        require_known(checkpoint)
     conversion = plan_conversion(checkpoint, settings.dtype)
     return {
         "file": str(path),
@@ -45,6 +48,7 @@ def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str
         "adapters": len(checkpoint.adapters),
         "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
         "profile": dict(checkpoint.facts.profile),
+        "assumptions": [asdict(assumption) for assumption in checkpoint.assumptions],
         "notes": list(checkpoint.notes),
     }
 

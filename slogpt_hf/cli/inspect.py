@@ -50,6 +50,7 @@ def command(checkpoint: str, as_json: bool, **flags: Any) -> None:
             ("target class", facts["target_class"]),
             ("custom code", "yes, ships with the artefact" if facts["remote_code"] else "no"),
             ("weights", human_bytes(facts["weights_bytes"])),
+            *(("assumed", f"{each['text']}: {each['why']}") for each in facts["assumptions"]),
             *(("note", note) for note in facts["notes"]),
         ]
     )
