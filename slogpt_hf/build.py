@@ -20,6 +20,7 @@ from slogpt_hf.card.record import (
     read_record,
 )
 from slogpt_hf.checkpoints import Checkpoint, Spec, read_checkpoint
+from slogpt_hf.checkpoints.unknown import require_known, witness_in_sight
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.conversion.safetensors_layout import shards_for
 from slogpt_hf.errors import (
@@ -113,7 +114,10 @@ def verify(
         if settings.dataset or settings.tokenizer:
             raise
         choice = TokenizerChoice()  # without a dataset the ids decide alone
-    return verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
+    report = verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
+    if report.passed and report.level != "witnessed":
+        require_known(checkpoint)
+    return report
 
 
 def build_artefact(
@@ -137,6 +141,8 @@ def build_artefact(
     conversion = plan_conversion(checkpoint, settings.dtype)
     # Before anything takes long.
     _require_reference(settings)
+    if not witness_in_sight(checkpoint, settings.reference):
+        require_known(checkpoint)
     original = original_notes(checkpoint, settings)
     merges = len(conversion.plan.merges)
     progress.line(
@@ -158,6 +164,8 @@ def build_artefact(
     report = verified(checkpoint, folder, choice, settings, progress)
     require_as_written(folder, written, checkpoint.path)
     progress.line(f"   proof: {report.summary()}")
+    if report.passed and report.level != "witnessed":
+        require_known(checkpoint)
     if report.passed and not report.caught:
         raise GateInvalidError(
             f"{checkpoint.path}: the converted model is not proven: no fault could be planted.",

@@ -68,6 +68,14 @@ def test_of_an_earlier_version_the_level_is_not_known(schema: int) -> None:
     assert found.detail == "level not known (proven by an earlier version)"
 
 
+def test_a_witness_confirms_what_it_was_not_told() -> None:
+    told = [WITNESS | {"told": ["n_head"]}]
+    left = [{"name": "n_head", "value": 8, "why": "given by hand", "text": "8 heads"}]
+    found = level_of(report_of("witnessed", witnesses=told, confirmed=[GELU], assumptions=left))
+    assert found.status == results.OK
+    assert found.detail.startswith("witnessed: proven equal to the trainer's own model")
+
+
 FORGED: dict[str, tuple[dict[str, Any], str]] = {
     "no witness": ({"witnesses": []}, "no witness agrees within its bounds on 256 positions"),
     "one that disagrees": ({"witnesses": [WITNESS | {"agrees": False}]}, "a witness disagrees"),
@@ -82,7 +90,14 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
     "no figures": ({"witnesses": [{"agrees": True}]}, "no witness agrees"),
     "text for figures": ({"witnesses": [WITNESS | {"bound": "2"}]}, "no witness agrees"),
     "no list": ({"witnesses": "model.py:GPT"}, "no witness agrees"),
-    "assumptions": ({"assumptions": [GELU]}, "assumptions are left"),
+    "confirmed by one that was told": (
+        {"witnesses": [WITNESS | {"told": ["activation"]}], "confirmed": [GELU]},
+        "activation is confirmed, but no witness that agrees knew it by itself",
+    ),
+    "confirmed by nobody": (
+        {"level": "assumed", "witnesses": [], "confirmed": [GELU]},
+        "activation is confirmed, but",
+    ),
     "a loss that is off": ({"loss": LOSS | {"agrees": False}}, "the recorded loss is not"),
     "no such level": ({"level": "certain"}, "level certain is none of"),
     "no text": ({"level": ["witnessed"]}, "is none of"),

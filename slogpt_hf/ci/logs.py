@@ -274,7 +274,12 @@ def _at_most(found: Sequence[Annotation]) -> Sequence[Annotation]:
 
 def _basis(outcome: Outcome) -> Annotation | None:
     """What a proof rests on, where that is not a witness of the trainer's."""
-    if outcome.proof is None or outcome.proof.level in ("witnessed", None):
+    proof = outcome.proof
+    if (
+        proof is None
+        or proof.level is None
+        or (proof.level == "witnessed" and not proof.assumptions)
+    ):
         return None
     what = f"Proof: {outcome.proof.level}"
     return Annotation("notice", what, f"{outcome.name}: {claim(outcome.proof)}.", _file(outcome))

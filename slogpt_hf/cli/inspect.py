@@ -26,7 +26,8 @@ def command(checkpoint: str, as_json: bool, **flags: Any) -> None:
     """Show what CHECKPOINT is: dialect, architecture, size, vocabulary, target class.
 
     What is assumed is what the function rests on and no file records: a proof without a witness
-    of the trainer's rests on it. Most of it can be set with --set.
+    of the trainer's rests on it. Most of it can be set with --set. What is not known is recorded
+    and may change the function: it is not released unless a witness settles it, or you do.
     """
     from slogpt_hf.inspection import inspect_checkpoint
     from slogpt_hf.progress import human_bytes
@@ -56,6 +57,7 @@ def command(checkpoint: str, as_json: bool, **flags: Any) -> None:
             ("custom code", "yes, ships with the artefact" if facts["remote_code"] else "no"),
             ("weights", human_bytes(facts["weights_bytes"])),
             *(("note", note) for note in facts["notes"]),
+            *(("not known", printable(_unknown(entry))) for entry in facts["unknown"]),
             *(("assumed", printable(f"{a['text']}: {a['why']}")) for a in facts["assumptions"]),
         ]
     )
@@ -66,3 +68,8 @@ def _mlp(spec: dict[str, Any]) -> str:
 
     gate = "a gated" if spec["mlp"] == "gated" else "an"
     return f"{gate} MLP with {ACTIVATIONS[spec['activation']]}"
+
+
+def _unknown(entry: dict[str, Any]) -> str:
+    where = f"{entry['place']}.{entry['name']}" if entry["place"] else entry["name"]
+    return f"{where} is {entry['value']!r}; a witness settles it, or --set ignore={entry['name']}"

@@ -54,12 +54,13 @@ def level_problems(report: Mapping[str, Any], block_size: int | None) -> Iterato
         yield "a witness disagrees"
     if isinstance(loss, Mapping) and loss.get("agrees") is not True:
         yield "the recorded loss is not reproduced"
-    if level == "witnessed":
-        most = min(block_size or WITNESSED_POSITIONS, WITNESSED_POSITIONS)
-        if not any(_confirms(witness, most) for witness in witnesses):
-            yield f"level is witnessed, but no witness agrees within its bounds on {most} positions"
-        if report.get("assumptions"):
-            yield "level is witnessed, but assumptions are left"
+    most = min(block_size or WITNESSED_POSITIONS, WITNESSED_POSITIONS)
+    speaking = [witness for witness in witnesses if _confirms(witness, most)]
+    if level == "witnessed" and not speaking:
+        yield f"level is witnessed, but no witness agrees within its bounds on {most} positions"
+    for name in (each.name for each in assumptions_in(report.get("confirmed"))):
+        if all(name in _told(witness) for witness in speaking):
+            yield f"{shown(name)} is confirmed, but no witness that agrees knew it by itself"
     if level == "corroborated" and not _is_reproduced(loss):
         yield "level is corroborated, but the recorded loss is not reproduced within its bound"
 
@@ -97,6 +98,12 @@ def _confirms(witness: Mapping[str, Any], positions: int) -> bool:
         and _within(0.0 if exact is None else exact, FP64_BOUND)
         and _within(positions, witness.get("length"))
     )
+
+
+def _told(witness: Mapping[str, Any]) -> list[Any]:
+    """The facts that a witness was told, so that it confirms none of them."""
+    told = witness.get("told")
+    return told if isinstance(told, list) else []
 
 
 def _is_reproduced(loss: Any) -> bool:
