@@ -12,6 +12,7 @@ import click
 from slogpt_hf.cli import printable
 from slogpt_hf.cli.options import (
     FIELDS,
+    VOCABULARY,
     json_option,
     merged,
     named_hub,
@@ -37,9 +38,7 @@ NOT_SHAKEN = (
 @click.command("verify", epilog="Example: slogpt-hf verify out/ckpt.pt me/my-model@v1.0.0")
 @click.argument("model")
 @click.argument("artefact")
-@settings_options(
-    *FIELDS, "dataset", "tokenizer", "allow_spare_ids", "reference", "hub", "token_file", "oidc"
-)
+@settings_options(*FIELDS, *VOCABULARY, "reference", "hub", "token_file", "oidc")
 @click.option(
     "--picture",
     metavar="FILE.png",
