@@ -61,7 +61,7 @@ def short_claim(report: Proof) -> str:
 def claim(report: Proof) -> str:
     """What was proven, to what level, and what it rests on; one phrase without a full stop."""
     words = short_claim(report)
-    if report.verdict != "passed" or report.level in ("witnessed", None) or not report.assumptions:
+    if report.verdict != "passed" or report.level is None or not report.assumptions:
         return words
     return f"{words}; assumed: {assumed(report)}"
 
