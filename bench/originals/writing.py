@@ -16,8 +16,9 @@ from types import ModuleType
 from typing import Any, Literal
 
 import torch
-from originals.table import CONTEXT, ROWS, SIZES, SOURCES, Entry, Source
 from torch import Tensor, nn
+
+from originals.table import CONTEXT, ROWS, SIZES, SOURCES, Entry, Source
 
 Recording = Literal["much", "little", "nothing"]
 RECORDINGS: tuple[Recording, ...] = ("much", "little", "nothing")
