@@ -74,8 +74,13 @@ def _tokenizer_report(
     """
     if not has_tokenizer(folder):
         return None
-    rows = checkpoint.spec.vocab_size
-    check = partial(check_choice, folder, rows=rows, trust_remote_code=trust_remote_code)
+    check = partial(
+        check_choice,
+        folder,
+        rows=checkpoint.spec.vocab_size,
+        model_max_length=checkpoint.spec.block_size,
+        trust_remote_code=trust_remote_code,
+    )
     if choice.corpus is None:
         return check(choice)
     try:
