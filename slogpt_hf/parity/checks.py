@@ -140,7 +140,7 @@ def other_witnesses(subject: Examination) -> Finding:
 
 def validation_loss(subject: Examination) -> Finding:
     """The loss that the trainer recorded is that of the artefact on the same data."""
-    found = loss_of(subject.checkpoint, subject.validation, subject.models)
+    found = loss_of(subject.checkpoint, subject.validation, subject.models, subject.dtype)
     notes = (found.note,) if found.note else ()
     return Finding(found.failures, {"loss": found.loss}, notes=notes)
 

@@ -26,12 +26,15 @@ MOST_TOKENS = 1 << 16
 MOST_WORK = 2e12  # tokens times parameters, but for the fewest blocks
 MOST_WORK_OF_ALL = 5e13
 TOKENS_AT_ONCE = 4096
-SIGMAS = 4.0  # of a mean of many blocks; of few blocks more, as Student's t has it
-ESTIMATED_BLOCKS = 16  # by a trainer that does not say by how many
-EVALUATIONS = 1000  # among which a best one was chosen, by a trainer that does not say
+# Standard errors, of means of many blocks; of few blocks more, as Student's t has it.
+CONVICTING, CORROBORATING = 4.0, 2.0
+# What a trainer that does not say took its mean over: so many tokens, and blocks at least.
+ESTIMATED_TOKENS, ESTIMATED_BLOCKS = 1 << 14, 16
+EVALUATIONS = 100  # among which a best one was chosen, by a trainer that does not say
 # By how much the arithmetic of the trainer's evaluation may move a mean loss, in nats.
 PRECISION = {"float32": 0.002, "float16": 0.005, "bfloat16": 0.01}
 UNKNOWN_PRECISION = 0.01
+ROUNDING = {"float16": 0.005, "bfloat16": 0.01}  # of the artefact's weights, likewise
 NANOGPTS_OWN = "best_val_loss"  # written with the weights that have it, in each of its two modes
 
 
@@ -68,7 +71,7 @@ class Estimate:
 
 
 def loss_of(
-    checkpoint: Checkpoint, data: ValidationData | str | None, models: Models
+    checkpoint: Checkpoint, data: ValidationData | str | None, models: Models, dtype: str
 ) -> Reproduced:
     """Compute the recorded validation loss again, with the artefact in float32.
 
@@ -76,6 +79,7 @@ def loss_of(
         checkpoint: gives the recorded loss, and how the trainer estimated it.
         data: the validation set, or why there is none; None if nothing is to be compared.
         models: the artefact, proven equal to the built-in model.
+        dtype: of the artefact's weights.
     """
     facts, spec = checkpoint.facts, checkpoint.spec
     recorded = facts.val_loss
@@ -104,11 +108,16 @@ def loss_of(
         )
     found = estimate(block_losses(models, blocks))
     frequencies = unigram_entropy(data, spec.vocab_size)
-    return judged_loss(checkpoint, data.name, found, length, frequencies)
+    return judged_loss(checkpoint, data.name, found, length, frequencies, dtype)
 
 
 def judged_loss(
-    checkpoint: Checkpoint, name: str, found: Estimate, length: int, frequencies: float
+    checkpoint: Checkpoint,
+    name: str,
+    found: Estimate,
+    length: int,
+    frequencies: float,
+    dtype: str = "float32",
 ) -> Reproduced:
     """Whether a computed loss is the recorded one, within the errors of both.
 
@@ -118,13 +127,16 @@ def judged_loss(
         found: the artefact's loss.
         length: tokens of a block.
         frequencies: loss of who knows nothing but how often each id occurs.
+        dtype: of the artefact's weights.
     """
     facts = checkpoint.facts
     assert facts.val_loss is not None
-    recorded_error = found.of_one / math.sqrt(estimated_blocks(facts.settings))
-    bound = largest_difference(facts, found, recorded_error, str(checkpoint.dtype))
+    recorded_error = found.of_one / math.sqrt(estimated_blocks(facts.settings, length))
+    bound, likely = (
+        largest_difference(facts, found, recorded_error, dtype, sigmas)
+        for sigmas in (CONVICTING, CORROBORATING)
+    )
     off = found.mean - facts.val_loss
-    agrees = abs(off) <= bound
     loss = RecordedLoss(
         facts.val_loss,
         found.mean,
@@ -133,31 +145,27 @@ def judged_loss(
         bound,
         found.n_blocks * length,
         name,
-        agrees,
+        abs(off) <= bound,
     )
     said = f"records {facts.val_loss:.3f}, computes {found.mean:.3f} on {name}"
-    if agrees and facts.val_loss + bound < frequencies:
-        return Reproduced(loss)
-    if agrees:
-        return Reproduced(
-            note=f"the recorded validation loss shows nothing: the model {said}, no better than "
-            f"the frequencies of the ids alone ({frequencies:.3f})"
-        )
-    if doubt := _doubt(checkpoint, off, bound):
-        return Reproduced(
-            note=f"the recorded validation loss is not compared: the model {said}; {doubt}"
-        )
-    failure = (
-        f"{said}: this is not the function that was trained, or not its data "
-        f"(both are known to about {bound:.2f})."
-    )
-    return Reproduced(loss, failures=(failure,))
+    note = ""
+    if abs(off) > bound:
+        if not (doubt := _doubt(checkpoint, off, bound)):
+            words = "this is not the function that was trained, or not its data"
+            allowed = f"they may differ by {bound:.2g} nats"
+            return Reproduced(loss, failures=(f"{said}: {words} ({allowed}).",))
+        note = doubt
+    elif abs(off) > likely:
+        note = f"by chance they differ by {likely:.2g} at most, and by {bound:.2g} hardly ever"
+    elif facts.val_loss + bound >= frequencies:
+        note = f"the frequencies of the ids alone give {frequencies:.3f}"
+    if note:
+        return Reproduced(note=f"the recorded loss corroborates nothing: the model {said}; {note}")
+    return Reproduced(loss)
 
 
 def _not_compared(recorded: float, reason: str) -> Reproduced:
-    return Reproduced(
-        note=f"the recorded validation loss of {recorded:.3f} is not compared: {reason}"
-    )
+    return Reproduced(note=f"the recorded loss of {recorded:.3f} is not compared: {reason}")
 
 
 def _unlike(checkpoint: Checkpoint) -> str:
@@ -195,13 +203,21 @@ def _doubt(checkpoint: Checkpoint, off: float, bound: float) -> str:
 
 
 def largest_difference(
-    facts: TrainingFacts, found: Estimate, recorded_error: float, dtype: str
+    facts: TrainingFacts, found: Estimate, recorded_error: float, dtype: str, sigmas: float
 ) -> float:
-    """How far a recorded loss and the same model's computed one may be apart, in nats."""
-    sigmas = SIGMAS * (1 + 6 / (found.n_blocks - 1))
-    spread = sigmas * math.hypot(found.error, recorded_error)
+    """How far a recorded loss and the same model's computed one may be apart, in nats.
+
+    Args:
+        facts: how the trainer estimated it, and chose it.
+        found: the computed one.
+        recorded_error: standard error of the recorded one.
+        dtype: of the artefact's weights.
+        sigmas: standard errors that are allowed.
+    """
+    student = 1 + 6 / (found.n_blocks - 1)
+    spread = sigmas * student * math.hypot(found.error, recorded_error)
     chosen = math.sqrt(2 * math.log(_evaluations(facts))) * recorded_error
-    return spread + chosen + _precision(facts.settings) + PRECISION.get(dtype, 0.0)
+    return spread + chosen + _precision(facts.settings) + ROUNDING.get(dtype, 0.0)
 
 
 def _precision(settings: Mapping[str, Any]) -> float:
@@ -218,11 +234,11 @@ def _evaluations(facts: TrainingFacts) -> int:
     return max(1, facts.step // interval + 1)
 
 
-def estimated_blocks(settings: Mapping[str, Any]) -> int:
-    """Over how many blocks the trainer took its mean."""
+def estimated_blocks(settings: Mapping[str, Any], length: int) -> int:
+    """Over how many blocks of ``length`` tokens the trainer took its mean."""
     counts = [settings.get(name) for name in ("eval_iters", "batch_size")]
     if not all(isinstance(n, int) and n > 0 for n in counts):
-        return ESTIMATED_BLOCKS
+        return max(ESTIMATED_BLOCKS, ESTIMATED_TOKENS // length)
     return math.prod(n for n in counts if isinstance(n, int))
 
 
