@@ -13,6 +13,7 @@ from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.checkpoints.tensors import Tensors
+from slogpt_hf.checkpoints.unknown import Unknown
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import FileStamp, stamp_of
 
@@ -79,6 +80,8 @@ class Checkpoint:
         given: fields that the user gave because no file records them.
         base: of an adapter alone, the checkpoint that it adapts.
         assumptions: what the spec rests on and no file records, the most doubtful first.
+        unknown: recorded entries that are neither used nor known to be neutral; a witness settles
+            them, or ``unknown.require_known`` refuses them.
     """
 
     path: Path
@@ -98,6 +101,7 @@ class Checkpoint:
     given: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
     assumptions: tuple[Assumption, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
 
     @property
     def n_parameters(self) -> int:
