@@ -87,7 +87,7 @@ def require_unchanged(
     """
     if not record.get("parity", {}).get("passed"):
         raise ParityError(
-            f"{folder}: was never proven equal to its original.",
+            f"{folder}: was never proven.",
             hint="Make an artefact with: slogpt-hf convert-model DATASET MODEL OUTPUT",
         )
     found, proven = artefact_files(folder), record["files"]

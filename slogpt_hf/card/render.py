@@ -32,7 +32,7 @@ from slogpt_hf.card.proof import behaviours_of, caught_by, likeness_of
 from slogpt_hf.card.record import PICTURES
 from slogpt_hf.card.validate import validate_card, validate_metadata
 from slogpt_hf.errors import GateInvalidError, ParityError, UsageError
-from slogpt_hf.parity.claims import NOT_EQUAL, assumed, short_claim
+from slogpt_hf.parity.claims import MOST_ASSUMED, NOT_EQUAL, assumed, short_claim
 from slogpt_hf.parity.stated import as_setting
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
     source = facts.tokenizer.source if facts.tokenizer else None
     return {field.name: getattr(facts, field.name) for field in fields(facts)} | {
         "architecture": architecture_rows(facts),
-        "assumed": assumed(facts.parity),
+        "assumed": assumed(facts.parity, MOST_ASSUMED),
         "behaviours": behaviours_of(facts.parity),
         "caught": caught_by(facts.parity),
         "likeness": likeness_of(facts.parity),

@@ -21,7 +21,7 @@ from slogpt_hf import redaction
 from slogpt_hf.card.escaping import printable
 from slogpt_hf.ci.markup import visible
 from slogpt_hf.ci.outcome import Outcome
-from slogpt_hf.parity.claims import claim
+from slogpt_hf.parity.claims import MOST_ASSUMED, claim
 
 Level = Literal["error", "warning", "notice"]
 MOST_CHARACTERS = 4000  # of one annotation; GitHub cuts it at 4096 bytes of text
@@ -273,16 +273,13 @@ def _at_most(found: Sequence[Annotation]) -> Sequence[Annotation]:
 
 
 def _basis(outcome: Outcome) -> Annotation | None:
-    """What a proof rests on, where that is not a witness of the trainer's."""
-    proof = outcome.proof
-    if (
-        proof is None
-        or proof.level is None
-        or (proof.level == "witnessed" and not proof.assumptions)
-    ):
+    """What a proof rests on, where that is more than a witness of the trainer's."""
+    if (proof := outcome.proof) is None or proof.level is None:
         return None
-    what = f"Proof: {outcome.proof.level}"
-    return Annotation("notice", what, f"{outcome.name}: {claim(outcome.proof)}.", _file(outcome))
+    if proof.level == "witnessed" and not proof.assumptions:
+        return None
+    words = f"{outcome.name}: {claim(proof, MOST_ASSUMED)}."
+    return Annotation("notice", f"Proof: {proof.level}", words, _file(outcome))
 
 
 def _file(outcome: Outcome) -> str | None:

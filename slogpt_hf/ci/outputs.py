@@ -25,7 +25,7 @@ from slogpt_hf.parity.stated import as_setting
 
 PREFIX = "RELEASE_"  # of the names in a file; SLOGPT_TAG would be a setting
 LARGEST_FILE = 5000  # bytes; GitLab refuses a dotenv report above 5 KB
-SETTING = re.compile(r"[A-Za-z_]\w{0,99}(?:=[\w.+-]{1,99})?", re.ASCII)
+SETTING = re.compile(r"[A-Za-z_]\w{0,99}(?:=[\w.+-]{1,99}(?: [\w.+-]{1,99}){0,9})?", re.ASCII)
 UNREADABLE = "unreadable"  # of an assumption that is not as slogpt-hf writes it
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 

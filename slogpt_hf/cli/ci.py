@@ -88,7 +88,7 @@ def _prepare(
 
 @_stage("prove")
 def _prove(folder: Path) -> int:
-    """Convert what was fetched, and prove each artefact equal to its original."""
+    """Convert what was fetched, and prove each artefact; the proof says what it rests on."""
     from slogpt_hf.stages import Work, prove
 
     work = Work(folder.absolute())

@@ -35,7 +35,7 @@ from slogpt_hf.cli.options import (
 def command(
     dataset: str, model: str, output: str, as_json: bool, quiet: bool, **flags: Any
 ) -> None:
-    """Convert the checkpoint MODEL into the folder OUTPUT and prove it equal to the original.
+    """Convert the checkpoint MODEL into the folder OUTPUT and prove what it computes.
 
     DATASET gives the vocabulary: a name below datasets/, a folder or file holding meta.pkl, or -
     for the one in or beside the checkpoint (or with --tokenizer). OUTPUT is ready for

@@ -42,12 +42,12 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> None:
-    """Convert checkpoints, prove each equal to the original, and publish it.
+    """Convert checkpoints, prove what each computes, and publish it.
 
-    Each release is one commit and one tag. A checkpoint that is not proven equal is never
-    published; one that was released before is found and left as it is. The original is the
-    trainer's own model where a witness of it is there (--reference, recorded logits), else the
-    model of its family as slogpt-hf knows it; the release says which, and what was assumed.
+    Each release is one commit and one tag. A checkpoint that is not proven is never published; one
+    that was released before is found and left as it is. It is proven equal to the trainer's own
+    model where a witness of that is there (--reference, recorded logits), else to the model of its
+    family as slogpt-hf knows it; the release says to which, and what was assumed.
     """
     from slogpt_hf.release import release_checkpoints
 

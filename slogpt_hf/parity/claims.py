@@ -16,6 +16,7 @@ LEVELS: tuple[Level, ...] = ("assumed", "corroborated", "witnessed")  # each mor
 NOT_EQUAL = "NOT equal to the original"
 NOT_PROVEN = "NOT PROVEN, a planted fault was not caught"
 WITNESSED = "equal to the trainer's own model"
+MOST_ASSUMED = 4  # named where there is not room for all
 UNKNOWN_LEVEL = "of a version that did not say what its proof rests on"
 
 
@@ -58,14 +59,22 @@ def short_claim(report: Proof) -> str:
     return known
 
 
-def claim(report: Proof) -> str:
-    """What was proven, to what level, and what it rests on; one phrase without a full stop."""
+def claim(report: Proof, most: int | None = None) -> str:
+    """What was proven, to what level, and what it rests on; one phrase without a full stop.
+
+    Args:
+        report: the proof.
+        most: how many assumptions are named, the most doubtful first; None for all.
+    """
     words = short_claim(report)
-    if report.verdict != "passed" or report.level in ("witnessed", None) or not report.assumptions:
+    if report.verdict != "passed" or report.level is None or not report.assumptions:
         return words
-    return f"{words}; assumed: {assumed(report)}"
+    return f"{words}; assumed: {assumed(report, most)}"
 
 
-def assumed(report: Proof) -> str:
+def assumed(report: Proof, most: int | None = None) -> str:
     """The assumptions that no witness has confirmed, for people: ``exact GELU, eps 1e-05``."""
-    return ", ".join(assumption.text for assumption in report.assumptions)
+    texts = [assumption.text for assumption in report.assumptions]
+    shown = texts if most is None or len(texts) <= most + 1 else texts[:most]
+    more = f" and {len(texts) - len(shown)} more" if len(shown) < len(texts) else ""
+    return ", ".join(shown) + more

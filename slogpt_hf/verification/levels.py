@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slogpt_hf.card.record import RECORD_FILE, REPORT_FILE, Record
-from slogpt_hf.parity.claims import LEVELS, claim
+from slogpt_hf.parity.claims import LEVELS, MOST_ASSUMED, claim
 from slogpt_hf.parity.stated import assumptions_in, stated, told
 from slogpt_hf.recording import LEVEL_FIELDS
 from slogpt_hf.verification.results import (
@@ -36,7 +36,7 @@ def check_level(record: Record, report: Any) -> Check:
     found = stated(report)
     if not problems and found.level is None:
         return Check("level", NOT_CHECKED, f"level {found.shown_level}")
-    return check("level", problems, f"{found.level}: {claim(found)}")
+    return check("level", problems, f"{found.level}: {claim(found, MOST_ASSUMED)}")
 
 
 def level_problems(report: Mapping[str, Any], block_size: int | None) -> Iterator[str]:

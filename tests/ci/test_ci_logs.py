@@ -244,7 +244,10 @@ def test_a_proof_on_assumptions_is_a_notice() -> None:
         "slogpt-hf knows it; assumed: exact GELU."
     )
     for level in ("witnessed", None):
-        assert annotations_of([replace(proven, report=report | {"level": level})]) == ()
+        assert (
+            annotations_of([replace(proven, report=report | {"level": level, "assumptions": []})])
+            == ()
+        )
     many = [replace(proven, key=str(i)) for i in range(30)]
     assert len(annotations_of([*many, Outcome("z", "z.pt", "refused", message="x")])) == 11
 

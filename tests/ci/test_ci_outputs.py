@@ -231,7 +231,7 @@ def test_a_proof_that_rests_on_less_than_required_still_tells_its_level() -> Non
 def test_of_an_assumption_nothing_gets_out_that_a_shell_reads(name: str, value: str) -> None:
     found = outputs_of([proven("a", value, (name, value))])
     assert found["level"] == ""
-    assert re.fullmatch(r'\["[A-Za-z_]\w*(=[\w.+-]+)?"\]', found["assumptions"], re.ASCII)
+    assert re.fullmatch(r'\["[A-Za-z_]\w*(=[\w.+ -]+)?"\]', found["assumptions"], re.ASCII)
 
 
 @given(HOSTILE)
