@@ -87,6 +87,9 @@ class Original:
         """With weights, in float32."""
         torch.manual_seed(self.seed)
         model: nn.Module = getattr(self.module, self.source.model)(self.config).eval()
+        if self.steps:
+            _train(model, self.steps, self.seed)
+            return model.requires_grad_(False)
         generator = torch.Generator().manual_seed(self.seed)
         for name, parameter in model.named_parameters():
             drawn = torch.randn(parameter.shape, generator=generator)
@@ -95,9 +98,7 @@ class Original:
                 drawn = 0.3 * drawn + (name.endswith("weight") and not self._adds_one)
             elif not is_table:
                 drawn = drawn * 1.5 / parameter.shape[1] ** 0.5
-            parameter.data.copy_(drawn if not self.steps else 0.1 * drawn + (drawn.dim() < 2))
-        if self.steps:
-            _train(model, self.steps, self.seed)
+            parameter.data.copy_(drawn)
         return model.requires_grad_(False)
 
     @property
@@ -227,7 +228,12 @@ def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
 
 
+@torch.enable_grad()
 def _train(model: nn.Module, steps: int, seed: int) -> None:
+    """Some steps from torch's own initial values, with smaller embeddings."""
+    for module in model.modules():
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1)
     ids = torch.tensor(encoded(TEXT * LOSS_ROWS))
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
