@@ -133,7 +133,8 @@ def published_dtype(subject: Examination) -> Finding:
 def other_witnesses(subject: Examination) -> Finding:
     """What the trainer's own class, or its recorded logits, say that the original computes."""
     models = subject.models
-    heard = tuple(witnesses(subject.testimonies(), subject.source, models))
+    assumptions = subject.checkpoint.assumptions
+    heard = tuple(witnesses(subject.testimonies(), subject.source, models, assumptions))
     notes = notes_of(heard, subject.checkpoint.spec)
     return Finding(judge_witnesses(heard), {"witnesses": heard}, notes=notes)
 

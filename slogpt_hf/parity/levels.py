@@ -27,10 +27,10 @@ def level_of(report: ParityReport, checkpoint: Checkpoint) -> Level:
 def resting(report: ParityReport, checkpoint: Checkpoint) -> ParityReport:
     """The report with its level, and with what the function rests on.
 
-    A witness confirms what no file records, but for what it had to be told.
+    A witness confirms what no file records, but for what it had to be told or cannot tell.
     """
-    told = [set(w.told) for w in report.witnesses if speaks(w, checkpoint)]
-    known = {a.name for a in checkpoint.assumptions if any(a.name not in each for each in told)}
+    silent = [{*w.told, *w.untold} for w in report.witnesses if speaks(w, checkpoint)]
+    known = {a.name for a in checkpoint.assumptions if any(a.name not in each for each in silent)}
     return replace(
         report,
         level=level_of(report, checkpoint),

@@ -7,7 +7,7 @@ recording of other weights nor a mistake of the built-in model passes for agreem
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
+from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.files import sha256_of
 from slogpt_hf.parity.comparing import Run, absolute_error, relative, relative_error, run_of
@@ -24,6 +25,7 @@ from slogpt_hf.parity.judging import FP64_BOUND, noise_bound
 from slogpt_hf.parity.lockstep import Models
 from slogpt_hf.parity.noise import redrawn_noise
 from slogpt_hf.parity.report import Witness
+from slogpt_hf.parity.telling import untold
 from slogpt_hf.recorded import IDS, LOGITS, SAVE_SHA256, SAVE_SIZE, recorded_names
 
 WITNESS_TOKENS = 512  # positions of a row that show the whole function, where it has as many
@@ -129,7 +131,12 @@ def notes_of(heard: Iterable[Witness], spec: Spec) -> tuple[str, ...]:
     )
 
 
-def witnesses(said: Iterable[Testimony], source: Decoder, models: Models) -> Iterator[Witness]:
+def witnesses(
+    said: Iterable[Testimony],
+    source: Decoder,
+    models: Models,
+    assumptions: Iterable[Assumption] = (),
+) -> Iterator[Witness]:
     """Hold the artefact and the built-in model against what other witnesses say.
 
     They speak for the checkpoint as it is. Where the artefact's dtype rounds its weights, or
@@ -140,6 +147,7 @@ def witnesses(said: Iterable[Testimony], source: Decoder, models: Models) -> Ite
         said: by each witness.
         source: the built-in model with the checkpoint's weights as they are, adapters beside them.
         models: the artefact, and the built-in model with the weights that it must have.
+        assumptions: what no file records, which a witness may confirm.
 
     Raises:
         CheckpointError: a recording that disagrees was made for another save.
@@ -148,6 +156,9 @@ def witnesses(said: Iterable[Testimony], source: Decoder, models: Models) -> Ite
         found = _heard(each, source, models)
         if found.built_in_error > found.bound and each.require_of_this_save:
             each.require_of_this_save()
+        if found.agrees and each.exact is None:
+            hidden = untold(source, each.ids, found.bound, assumptions)
+            found = replace(found, untold=hidden)
         yield found
 
 

@@ -133,6 +133,8 @@ class Witness:
         rounding: by how much the artefact's dtype, or the merging of adapters, changes a logit; 0
             where the weights are the checkpoint's.
         told: facts that it was told rather than knew, so that it confirms none of them.
+        untold: facts of which another value would move its logits, in float32, by no more than
+            rounding does, so that it confirms none of them.
         place: where the built-in model first leaves it, e.g. ``layer 1, MLP``; empty if unknown.
         remedy: the one setting with which the built-in model agrees, e.g. ``activation=relu``;
             empty if there is none.
@@ -150,6 +152,7 @@ class Witness:
     told: tuple[str, ...] = ()
     place: str = ""
     remedy: str = ""
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

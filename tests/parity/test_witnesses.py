@@ -187,3 +187,24 @@ def test_what_is_saved_again_with_the_same_weights_is_the_same_model(
     content = torch.load(checkpoint.path, weights_only=False)
     torch.save(content | {"iter_num": 7, "more": "of another size"}, checkpoint.path)
     assert verify_artefact(read_checkpoint(checkpoint.path), folder).level == "witnessed"
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_a_recording_confirms_nothing_that_float32_cannot_tell(
+    scale: float, slo_content: Callable[..., dict[str, Any]], convert: Convert, tmp_path: Path
+) -> None:
+    """An epsilon is nothing to a stream of large values."""
+    content = slo_content(n_layer=1)
+    for name in ("wte", "wpe"):
+        content["model"][f"transformer.{name}.weight"] *= scale
+    content["model"]["lm_head.weight"] = content["model"]["transformer.wte.weight"] / scale
+    torch.save(content, tmp_path / "ckpt.pt")
+    checkpoint, folder = convert(tmp_path / "ckpt.pt")
+    eps = replace(EPS, value=checkpoint.spec.norm_eps)
+    checkpoint = replace(checkpoint, assumptions=(eps, HEADS))
+    record_parity(Original(checkpoint), checkpoint.path, torch.arange(24)[None])
+    report = verify_artefact(checkpoint, folder)
+    assert report.level == "witnessed", (report.failures, report.witnesses)
+    assert report.confirmed == ((eps, HEADS) if scale == 1 else (HEADS,))
+    assert report.assumptions == (() if scale == 1 else (eps,))
+    assert report.witnesses[0].untold == (() if scale == 1 else ("norm_eps",))
