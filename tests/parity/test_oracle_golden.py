@@ -56,12 +56,13 @@ def spec_of(about: dict[str, Any], tensors: dict[str, Tensor]) -> Spec:
     n_head = args.get("n_head") or args["n_heads"]
     n_embd = args.get("n_embd") or args.get("n_embed") or args["dim"]
     first = family.blocks.format(i=0)
-    mlp = family.mlp["swiglu" if swiglu else "gelu"][0]
+    mlp = family.mlp["gated" if swiglu else "plain"][0]
     head, embedding = (f"{name}.weight" for name in (family.head, family.embedding))
     return Spec(
         positions="rotary" if rotary else "learned",
         norm="rmsnorm" if rms else "layernorm",
-        mlp="swiglu" if swiglu else "gelu",
+        mlp="gated" if swiglu else "plain",
+        activation="silu" if swiglu else "gelu",
         linear_bias=args.get("bias", False),
         norm_bias=args.get("bias", family is NANOGPT) and not rms,
         n_layer=args.get("n_layer") or args["n_layers"],
