@@ -28,8 +28,8 @@ from slogpt_hf.parity.decoder import Decoder, logits
 from slogpt_hf.parity.families import SLO
 
 ARCHITECTURES = {
-    "classic": ("learned", "layernorm", "gelu", True),
-    "modern": ("rotary", "rmsnorm", "swiglu", False),
+    "classic": ("learned", "layernorm", "plain", True),
+    "modern": ("rotary", "rmsnorm", "gated", False),
 }
 
 

@@ -68,7 +68,7 @@ def released(
 def test_every_witness_is_asked_and_named(released: Any, hub_file: Callable[..., bytes]) -> None:
     hub, _, _ = released
     report = json.loads(hub_file(hub, REPO, "parity.json"))
-    assert report["schema"] == 2 and report["verdict"] == "passed" and report["missed"] == []
+    assert report["schema"] == 3 and report["verdict"] == "passed" and report["missed"] == []
     witnesses = {each["name"]: each for each in report["witnesses"]}
     assert list(witnesses) == ["model.py:GPT", "recorded logits"]
     assert witnesses["model.py:GPT"]["fp64_error"] <= 1e-10
