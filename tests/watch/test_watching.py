@@ -257,10 +257,8 @@ def test_what_is_said_of_a_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(release, "release_checkpoints", record)
     found, progress = decision("a").candidate, Lines()
     said = watching.released_as(tmp_path, SETTINGS, progress, found)
-    assert (
-        said
-        == f"released as v1.0.0 (commit {'c' * 12}, http://hub), proven equal to the trainer's own model"
-    )
+    words = "proven equal to the trainer's own model"
+    assert said == f"released as v1.0.0 (commit {'c' * 12}, http://hub), {words}"
     assert calls == [([tmp_path], SETTINGS, progress, found.provenance)]
     made.released = False
     assert watching.released_as(tmp_path, SETTINGS, progress, found).startswith(
