@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import slogpt_hf.conversion
 from slogpt_hf.card import render_card, require_card_options
 from slogpt_hf.card.record import (
     CARD_FILE,
@@ -299,6 +300,8 @@ def identity_of(
     }
     if checkpoint.given:
         shape["set"] = dict(checkpoint.given)
+    if code := conversion.target.modeling_file:
+        shape["code"] = sha256_of(Path(slogpt_hf.conversion.__file__).with_name(code))
     if function := _beyond_earlier(checkpoint.spec):
         shape["function"] = function
     return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})

@@ -28,6 +28,8 @@ class TrainingFacts:
     Attributes:
         step: optimizer steps taken.
         val_loss: best validation loss, nats per token.
+        val_loss_name: what the trainer calls it; empty without one.
+        val_loss_step: the step that it is of, where that is recorded.
         dataset: name of the dataset, as the trainer called it.
         settings: the trainer's own settings, JSON-ready values only.
         profile: what a ``.sou`` file tells of itself, JSON-ready values only.
@@ -35,6 +37,8 @@ class TrainingFacts:
 
     step: int | None = None
     val_loss: float | None = None
+    val_loss_name: str = ""
+    val_loss_step: int | None = None
     dataset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     profile: Mapping[str, Any] = field(default_factory=dict)

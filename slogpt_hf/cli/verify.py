@@ -12,6 +12,7 @@ import click
 from slogpt_hf.cli import printable
 from slogpt_hf.cli.options import (
     FIELDS,
+    VOCABULARY,
     json_option,
     merged,
     named_hub,
@@ -38,9 +39,7 @@ NOT_SHAKEN = (
 @click.argument("model")
 @click.argument("artefact")
 @settings_options(
-    *FIELDS,
-    *("dataset", "tokenizer", "allow_spare_ids", "reference", "require_witness"),
-    *("hub", "token_file", "oidc"),
+    *FIELDS, *VOCABULARY, "reference", "require_witness", "hub", "token_file", "oidc"
 )
 @click.option(
     "--picture",

@@ -132,6 +132,10 @@ class Witness:
         length: tokens of a row.
         rounding: by how much the artefact's dtype, or the merging of adapters, changes a logit; 0
             where the weights are the checkpoint's.
+        told: facts that it was told rather than knew, so that it confirms none of them.
+        place: where the built-in model first leaves it, e.g. ``layer 1, MLP``; empty if unknown.
+        remedy: the one setting with which the built-in model agrees, e.g. ``activation=relu``;
+            empty if there is none.
     """
 
     name: str
@@ -143,6 +147,9 @@ class Witness:
     batch: int
     length: int
     rounding: float = 0.0
+    told: tuple[str, ...] = ()
+    place: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,6 +234,7 @@ class ParityReport:
         confirmed: facts that no file records and that a witness confirmed.
         loss: the recorded validation loss against the artefact's; None where it was not computed.
         witness_note: why no witness was heard, or which one ``auto`` took; for people.
+        notes: what else a person has to know, such as why the recorded loss was not compared.
     """
 
     oracle: str
@@ -255,6 +263,7 @@ class ParityReport:
     confirmed: tuple[Assumption, ...] = ()
     loss: RecordedLoss | None = None
     witness_note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def missed(self) -> tuple[str, ...]:
