@@ -175,7 +175,7 @@ def build_artefact(
     if not report.passed:
         raise _not_proven(checkpoint.path, report, settings)
     try:
-        require_level(report, settings.require_witness, checkpoint.path, report.witness_note)
+        require_level(report, settings.require_witness, checkpoint.path, _heard(report))
     except ParityError as error:
         raise ParityError(error.message, hint=f"{error.hint} {_keep(report, settings)}") from None
     written |= _write_report(folder, report)
@@ -323,6 +323,11 @@ def _beyond_earlier(spec: Spec) -> dict[str, Any]:
     }
     facts = spec.to_dict()
     return {name: facts[name] for name, value in earlier.items() if facts[name] != value}
+
+
+def _heard(report: ParityReport) -> str:
+    """What witnesses were heard, or why none was, for a message."""
+    return "; ".join(filter(None, (report.witness_note.rstrip("."), *report.notes)))
 
 
 def _keep(report: ParityReport, settings: Settings) -> str:

@@ -62,7 +62,7 @@ def require_level(
         what = f"the level of the proof is {LEVEL_NOT_KNOWN}"
     names = assumed(proof)
     rests = f"; nothing confirmed: {names}" if names else ""
-    more = f" {note.rstrip('.')}." if note else ""
+    more = f" Of witnesses: {note.rstrip('.')}." if note else ""
     more_ways = LOSS if required == "corroborated" else ""
     start = "Convert the checkpoint again" if again else "What to do"
     raise ParityError(

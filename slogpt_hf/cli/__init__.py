@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="slogpt-hf %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Release SloGPT checkpoints on the Hugging Face Hub, with a proof that says what it rests on."""
+    """Release SloGPT checkpoints on the Hugging Face Hub, with a proof and what it rests on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from slogpt_hf.history import KnownRelease
 
 COLUMNS = ("version", "step", "loss", "parity", "level", "date", "source", "tag", "branch")
-LEVEL_NOT_KNOWN = "not known"
+LEVEL_NOT_KNOWN = "unknown"
 SHORT = 12  # digits of a commit's id
 UNTAGGED = "untagged"
 
@@ -36,7 +36,7 @@ def command(repo: str, as_json: bool, quiet: bool, **flags: Any) -> None:
     """List the releases of REPO, the newest version first.
 
     The level is what the proof rests on: the trainer's own model (witnessed), its recorded loss
-    (corroborated), or neither (assumed); not known of releases by versions that did not say. The
+    (corroborated), or neither (assumed); unknown of releases by versions that did not say. The
     last column is the branch that holds a release now. A release that is untagged was stopped
     between commit and tag: release its checkpoint again, which finishes it.
     """

@@ -159,4 +159,5 @@ def _basis(report: ParityReport) -> list[tuple[str, str | None]]:
     rows += [("confirmed", printable(each.text)) for each in report.confirmed]
     if report.witness_note:
         rows.append(("witness", printable(report.witness_note)))
+    rows += [("note", printable(note)) for note in report.notes]
     return rows

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from slogpt_hf.checkpoints.assumptions import Assumption
-from slogpt_hf.parity.claims import claim
+from slogpt_hf.parity.claims import MOST_ASSUMED, claim
 
 SCHEMA = 3
 Level = Literal["witnessed", "corroborated", "assumed"]
@@ -372,7 +372,7 @@ class ParityReport:
 
     def summary(self) -> str:
         """One line for a log: the claim, then the figures."""
-        words = claim(self)
+        words = claim(self, MOST_ASSUMED)
         if not self.comparisons:
             return f"{words}: {' '.join(self.failures)}"
         merge = "" if self.merge_error is None else f", merge error {self.merge_error:.1e}"

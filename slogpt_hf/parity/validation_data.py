@@ -60,13 +60,15 @@ def validation_data(checkpoint: Checkpoint, choice: TokenizerChoice) -> Validati
     try:
         if ids.is_file():
             if is_lfs_pointer(ids):
-                return f"{ids} was not fetched from Git LFS"
+                return f"{ids.name} was not fetched from Git LFS"
             return ValidationData(_read(ids, checkpoint.spec.vocab_size), IDS_FILE)
         if text.is_file():
             return _held_out(text, checkpoint, choice)
     except (OSError, ValueError) as error:
-        return f"{folder} cannot be read ({error})"
-    return f"{folder} holds neither {IDS_FILE} nor {TEXT_FILE}"
+        # The report is published, so it names no folder of this machine.
+        reason = error.strerror if isinstance(error, OSError) else error
+        return f"the dataset's folder cannot be read ({reason})"
+    return f"the dataset's folder holds neither {IDS_FILE} nor {TEXT_FILE}"
 
 
 def _held_out(
@@ -78,14 +80,14 @@ def _held_out(
     if checkpoint.dialect not in SPLITTING:
         return f"how its trainer divides {path.name} is not known"
     if not choice.size:
-        return f"there is no tokenizer for {path}"
+        return f"there is no tokenizer for {path.name}"
     if path.stat().st_size > MOST_TEXT:
-        return f"{path} is too large to be divided"
+        return f"{path.name} is too large to be divided"
     text = path.read_text("utf-8")
     try:
         ids = choice.encode(text[int(len(text) * TRAIN_SHARE) :])
     except KeyError as error:
-        return f"{path} holds {error}, which the vocabulary has not"
+        return f"{path.name} holds {error}, which the vocabulary has not"
     return ValidationData(np.array(ids, dtype=np.int64), f"the last tenth of {path.name}")
 
 
