@@ -1,4 +1,4 @@
-"""Settings that lie as JSON beside weights that record none: Meta's ``params.json``, config.json."""
+"""Settings as JSON beside weights that record none: Meta's ``params.json``, ``config.json``."""
 
 from __future__ import annotations
 
