@@ -194,6 +194,12 @@ ROWS = (
         lambda spec: "consecutive query heads share a key/value head",
         applies=lambda spec, fields: spec.n_kv_head < spec.n_head,
     ),
+    Row(
+        "qkv_order",
+        lambda spec: "q, k, v",
+        lambda spec: "rows of the stacked q, k and v in this order, each head by head",
+        applies=lambda spec, fields: any("c_attn" in name for name in fields.shapes),
+    ),
     Row("family", lambda spec: "as known", lambda spec: "all else as in the family's model.py"),
 )
 

@@ -277,7 +277,15 @@ TABLE: dict[str, Rule] = {
     **_rows(_one_of("add", "standard"), "attn_residual_combination", "mlp_residual_combination"),
     **_rows(_one_of("linear", "nn.linear"), "linear_variant_attn", "linear_variant_mlp"),
     # Sizes that the tensors show.
-    **_rows(_neutral, "multiple_of", "ffn_dim_multiplier", "mlp_ratio", "ffn_mult", "mlp_mult"),
+    **_rows(
+        _neutral,
+        "softmaxn_param",
+        "multiple_of",
+        "ffn_dim_multiplier",
+        "mlp_ratio",
+        "ffn_mult",
+        "mlp_mult",
+    ),
     **_rows(_neutral, "expansion_factor", "mlp_expansion_factor", "mlp_multiplier", "ff_mult"),
     **_rows(_neutral, "hidden_mult", "mlp_hidden_mult", "ffn_multiplier", "ffn_ratio"),
     **_rows(_neutral, "padded_vocab_size", "pad_vocab_size_multiple", "padding_multiple"),
@@ -313,7 +321,7 @@ ALWAYS_NEUTRAL = _words(
     "adapter adapters wandb tensorboard mlflow dtype precision amp autocast"
 )
 NEUTRAL = _words(
-    "wd decay beta betas beta1 beta2 momentum nesterov warmup warmdown anneal annealing "
+    "wd learning decay beta betas beta1 beta2 momentum nesterov warmup warmdown anneal annealing "
     "scheduler schedule epoch epochs iter iters iteration iterations step steps batch batches "
     "microbatch minibatch accum accumulation eval evaluate evaluation val valid validation "
     "test train training trainer trained pretrain pretrained finetune finetuning log logs "

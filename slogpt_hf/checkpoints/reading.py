@@ -30,7 +30,7 @@ from slogpt_hf.checkpoints.sizes import Layout, spec_from
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.checkpoints.state_dict import StateDict
 from slogpt_hf.checkpoints.tensors import Shape, Stored, Tensors, widened
-from slogpt_hf.checkpoints.unknown import IGNORE, accepted, notes_on, unknown_in
+from slogpt_hf.checkpoints.unknown import IGNORE, Unknown, accepted, notes_on, unknown_in
 from slogpt_hf.errors import CheckpointError, UsageError
 
 FLOAT_DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -57,25 +57,14 @@ def read_model(
             missing or contradicts the tensors.
         UsageError: a given field does not exist or contradicts what is recorded.
     """
-    constants = re.compile(dialect.constants)
-    saved = {name: t for name, t in state.tensors.items() if not constants.fullmatch(name)}
-    fields = Fields(
-        contents.path,
-        state.fields,
-        {n: t.shape for n, t in saved.items()},
-        given,
-        state.history,
-        constants=frozenset(state.tensors.keys() - saved.keys()),
-    )
+    saved, fields = _saved_and_fields(dialect, contents, state, given)
     weights, adapters = adapters_among(fields, saved)
     architecture, said = with_words(fields, dialect.architecture(fields))
     _require_settable(dialect, architecture, given, adapters)
     _require_positions_and_mlp(fields, architecture)
     names, shared_head = _with_head(fields, dialect.names(architecture, fields))
     layout = Layout(dialect, architecture, names, _count_blocks(names, weights))
-    _check_names(layout, fields, weights)
-    _check_matrices(layout, fields)
-    _check_adapted(layout, fields, adapters)
+    _check_layout(layout, fields, weights, adapters)
     factors = [each.factor for each in adapters.values() if isinstance(each, LowRank)]
     spec = spec_from(layout, fields, any(map(math.isnan, factors)))
     _check_shapes(fields, tensor_shapes(names, spec))
@@ -89,10 +78,7 @@ def read_model(
     spec, multipliers = with_multipliers(fields, spec)
     said |= multipliers
     unknown, taken = accepted(fields, unknown_in(fields, spec, adapted=bool(adapters)))
-    # What the file says anyway is no fact of the user's.
-    kept = {n: v for n, v in given.items() if not _is_recorded(fields, n, saved, said)}
-    if IGNORE in kept:
-        kept[IGNORE] = sorted({entry.name for entry in taken})
+    kept = _kept(fields, saved, said, taken)
     basis = Basis(fields, dialect, architecture, said, kept, taken, shared_head)
     vocabulary, vocabulary_notes = vocabulary_in(contents.path, state.fields)
     return Checkpoint(
@@ -113,10 +99,49 @@ def read_model(
             *vocabulary_notes,
         ),
         files=contents.files,
-        given={n: v for n, v in kept.items() if v != []},
+        given=kept,
         assumptions=assumptions_of(spec, basis),
         unknown=unknown,
     )
+
+
+def _saved_and_fields(
+    dialect: Dialect, contents: Contents, state: StateDict, given: Mapping[str, Any]
+) -> tuple[dict[str, Stored], Fields]:
+    constants = re.compile(dialect.constants)
+    saved = {name: t for name, t in state.tensors.items() if not constants.fullmatch(name)}
+    shapes = {name: tensor.shape for name, tensor in saved.items()}
+    dropped = frozenset(state.tensors.keys() - saved.keys())
+    return saved, Fields(
+        contents.path, state.fields, shapes, given, state.history, constants=dropped
+    )
+
+
+def _kept(
+    fields: Fields,
+    saved: Mapping[str, Stored],
+    said: Mapping[str, Said],
+    taken: tuple[Unknown, ...],
+) -> dict[str, Any]:
+    """What the user gave; what the file says anyway is no fact of the user's."""
+    kept = {
+        name: value
+        for name, value in fields.given.items()
+        if name != IGNORE and not _is_recorded(fields, name, saved, said)
+    }
+    ignored = sorted({entry.name for entry in taken})
+    return kept | ({IGNORE: ignored} if ignored else {})
+
+
+def _check_layout(
+    layout: Layout,
+    fields: Fields,
+    weights: Mapping[str, Stored],
+    adapters: Mapping[str, Adapter],
+) -> None:
+    _check_names(layout, fields, weights)
+    _check_matrices(layout, fields)
+    _check_adapted(layout, fields, adapters)
 
 
 def _require_settable(

@@ -83,6 +83,7 @@ def test_recorded_theta_by_any_name(written: Callable[..., Path], name: str) -> 
     [
         ("rope_scaling", {"factor": 2}),
         ("sliding_window", 4),
+        ("logit_scale", 2.0),
         ("qk_norm", True),
         ("use_rope", False),
         ("use_swiglu", False),
@@ -95,7 +96,7 @@ def test_another_function_is_refused(written: Callable[..., Path], name: str, va
 
 
 def test_what_the_spec_can_say_is_used(written: Callable[..., Path]) -> None:
-    said = {"activation": "gelu_new", "logit_scale": 2.0}
+    said = {"activation": "gelu_new", "logit_multiplier": 2.0}
     checkpoint = read_checkpoint(written(config=CONFIG | said))
     require_known(checkpoint)
     spec = checkpoint.spec

@@ -15,6 +15,7 @@ from slogpt_hf.checkpoints.fields import ALIASES, Fields
 from slogpt_hf.checkpoints.function import said_of_norm, said_of_word, says_gated
 from slogpt_hf.checkpoints.parts import Names
 from slogpt_hf.checkpoints.spec import Activation, Spec
+from slogpt_hf.errors import UsageError
 
 SWITCHES = ("use_rope", "use_swiglu", "use_rmsnorm", "bias")
 SIZES = ("n_layer", "n_head", "n_embd", "vocab_size", "block_size")
@@ -68,6 +69,10 @@ def architecture(fields: Fields) -> Architecture:
 
     norm, positions = said_of_norm(fields), said_of_word(fields, "positions")
     has_norm_bias = NORM_BIAS in fields.shapes
+    if norm and norm.value == "rmsnorm" and norm.given and has_norm_bias:
+        raise UsageError(
+            f"{norm.where}: but its norms have biases, which is LayerNorm.", hint="Leave it out."
+        )
     bias = switch("bias", None, LINEAR_BIAS in fields.shapes)
     rmsnorm = (
         norm.value == "rmsnorm"
