@@ -6,8 +6,8 @@ recording of other weights nor a mistake of the built-in model passes for agreem
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -35,12 +35,18 @@ class Testimony:
         ids: (B, T) token ids.
         logits: (B, T, V) in float32.
         exact: (B, T, V) in float64, every cast inside lifted; None if it has none.
+        note: what a person has to know of how it was asked; empty if nothing.
+        told: facts that it was told rather than knew, so that it cannot confirm them.
+        parts: what parts of it give for the first tokens of the first row, in float64.
     """
 
     name: str
     ids: Tensor
     logits: Tensor
     exact: Tensor | None = None
+    note: str = ""
+    told: tuple[str, ...] = ()
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def recorded_beside(checkpoint: Checkpoint) -> Testimony | None:

@@ -131,6 +131,10 @@ class Witness:
         length: tokens of a row.
         rounding: by how much the artefact's dtype, or the merging of adapters, changes a logit; 0
             where the weights are the checkpoint's.
+        told: facts that it was told rather than knew, so that it confirms none of them.
+        place: where the built-in model first leaves it, e.g. ``layer 1, MLP``; empty if unknown.
+        remedy: the one setting with which the built-in model agrees, e.g. ``activation=relu``;
+            empty if there is none.
     """
 
     name: str
@@ -142,6 +146,9 @@ class Witness:
     batch: int
     length: int
     rounding: float = 0.0
+    told: tuple[str, ...] = ()
+    place: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
