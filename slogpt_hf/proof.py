@@ -39,6 +39,7 @@ def verified(
         CheckpointError: something cannot be read, or changed meanwhile.
     """
     from slogpt_hf.parity.gate import n_passes, verify_artefact
+    from slogpt_hf.parity.validation_data import validation_data
 
     tokenizer = _tokenizer_report(checkpoint, folder, choice, settings, progress, trust_remote_code)
     text_ids = choice.text_ids(checkpoint.spec.block_size)
@@ -50,6 +51,7 @@ def verified(
             folder,
             text_ids=text_ids,
             reference=settings.reference,
+            validation=validation_data(checkpoint, choice),
             trust_remote_code=trust_remote_code,
             advance=advance,
         )
@@ -72,8 +74,13 @@ def _tokenizer_report(
     """
     if not has_tokenizer(folder):
         return None
-    rows = checkpoint.spec.vocab_size
-    check = partial(check_choice, folder, rows=rows, trust_remote_code=trust_remote_code)
+    check = partial(
+        check_choice,
+        folder,
+        rows=checkpoint.spec.vocab_size,
+        model_max_length=checkpoint.spec.block_size,
+        trust_remote_code=trust_remote_code,
+    )
     if choice.corpus is None:
         return check(choice)
     try:

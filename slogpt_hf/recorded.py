@@ -9,6 +9,7 @@ A training script calls it where it saves::
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
 
 RECORDED = "parity.safetensors"
 IDS, LOGITS = "input_ids", "logits"
+<<<<<<< HEAD
 # Parameters of a forward pass, as trainers call them.
 TARGETS = ("targets", "target", "labels", "label", "tgt", "y")
 ALL_POSITIONS = ("return_logits", "return_all_logits", "all_logits", "full_logits")
 FIRST_POSITION = ("start_pos", "start_position", "pos", "input_pos", "position")
+=======
+SAVE_SIZE, SAVE_SHA256 = "checkpoint_bytes", "checkpoint_sha256"  # metadata: of which save it is
+>>>>>>> main
 
 
 def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:
@@ -33,8 +38,9 @@ def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:
     Args:
         model: as it is trained, on any device; it is left as it was. Its forward pass takes ids
             and, if it wants them to give the logits of every position, ``targets``.
-        path: of the checkpoint that is saved with these weights; or the file to write, whose
-            name ends in ``.safetensors``.
+        path: of the checkpoint that was saved with these weights, whose size and SHA-256 are noted
+            so that the logits are not taken for a later save's; or the file to write, whose name
+            ends in ``.safetensors``.
         ids: (B, T) token ids, such as a few rows of a batch; T at most the context length.
 
     Returns:
@@ -45,7 +51,8 @@ def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:
     """
     import torch
 
-    target = Path(path) if str(path).endswith(".safetensors") else Path(path).parent / RECORDED
+    named = str(path).endswith(".safetensors")
+    target = Path(path) if named else Path(path).parent / RECORDED
     plain = getattr(model, "_orig_mod", model)
     plain = getattr(plain, "module", plain)
     device = next(plain.parameters()).device
@@ -64,7 +71,7 @@ def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:
             "(B, T, V) of every position: let its forward pass take `targets`"
         )
     tensors = {IDS: ids.cpu().to(torch.int64), LOGITS: logits.cpu().to(torch.float32)}
-    _write(target, tensors)
+    _write(target, tensors, {} if named else _save_at(Path(path)))
     return target
 
 
@@ -120,13 +127,22 @@ def _tensors_in(output: Any) -> Iterator[Tensor]:
         yield from _tensors_in(getattr(output, LOGITS, None))
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+def _save_at(path: Path) -> dict[str, str]:
+    """Which save lies at a path; empty where none does."""
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {SAVE_SIZE: str(path.stat().st_size), SAVE_SHA256: digest}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], save: dict[str, str]) -> None:
     """Write a safetensors file, which appears when it is whole.
 
     Format: https://github.com/huggingface/safetensors#format
     """
     kinds = {IDS: "I64", LOGITS: "F32"}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **save}}
     start, pieces = 0, []
     for name, tensor in tensors.items():
         data = tensor.contiguous().numpy().tobytes()

@@ -23,7 +23,7 @@ INTERRUPTED = 130
 COMMANDED = ("GITHUB_ACTIONS", "TF_BUILD")  # signs of CIs that obey lines of a log
 COMMANDS = {
     # name: (module, what it does, as `slogpt-hf --help` lists it)
-    "release": ("release", "Convert checkpoints, prove them equal, publish them."),
+    "release": ("release", "Convert checkpoints, prove them, publish them."),
     "plan": ("plan", "Show which checkpoints are new, and would be released."),
     "watch": ("watch", "Release what is new: once, or again and again."),
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="slogpt-hf %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Release SloGPT checkpoints on the Hugging Face Hub, proven equal to the original."""
+    """Release SloGPT checkpoints on the Hugging Face Hub, with a proof that says what it rests on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,7 +5,7 @@ Source of the pairing: every row was run and compared against the original (docs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,17 @@ from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
 from slogpt_hf.conversion.plan import Copy, Merge, Move, Plan, Zeros
+from slogpt_hf.errors import CheckpointError
 
 Config = dict[str, Any]
+HIDDEN_ACTS = {  # what transformers calls them
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+    "silu": "silu",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ def _gpt2_config(spec: Spec) -> Config:
         "n_layer": spec.n_layer,
         "n_head": spec.n_head,
         "n_inner": spec.n_hidden,
-        "activation_function": "gelu",
+        "activation_function": HIDDEN_ACTS[spec.activation],
         "layer_norm_epsilon": spec.norm_eps,
         "resid_pdrop": 0.0,
         "embd_pdrop": 0.0,
@@ -88,12 +97,12 @@ def _llama_config(spec: Spec) -> Config:
 
 
 def _arcee_config(spec: Spec) -> Config:
-    return _llama_config(spec) | {"hidden_act": "gelu"}
+    return _llama_config(spec) | {"hidden_act": HIDDEN_ACTS[spec.activation]}
 
 
 def _starcoder2_config(spec: Spec) -> Config:
     return _rotary_config(spec) | {
-        "hidden_act": "gelu",
+        "hidden_act": HIDDEN_ACTS[spec.activation],
         "norm_epsilon": spec.norm_eps,
         "use_bias": spec.linear_bias,
         "sliding_window": None,
@@ -231,9 +240,36 @@ NATIVE = {
 
 
 def target_for(spec: Spec) -> Target:
-    """The most native class that computes ``spec`` exactly."""
+    """The most native class that computes ``spec`` exactly.
+
+    Raises:
+        CheckpointError: none does, our own modeling file included.
+    """
     key = (spec.positions, spec.norm, spec.mlp, spec.linear_bias)
-    return NATIVE.get(key) or SLOGPT[spec.mlp]
+    target = NATIVE.get(key) or SLOGPT[spec.mlp]
+    if not_computed := list(_beyond(spec, target)):
+        raise CheckpointError(
+            f"No class computes a model with {' and '.join(not_computed)} exactly, so it is not "
+            "converted.",
+            hint="An approximation is never published. See docs/conversion.md.",
+        )
+    return target
+
+
+def _beyond(spec: Spec, target: Target) -> Iterator[str]:
+    """What of a spec the target's class would compute otherwise."""
+    multipliers = ("embedding_multiplier", "residual_multiplier", "logit_multiplier")
+    values = {name: getattr(spec, name) for name in multipliers}
+    yield from (f"{name} {value:g}" for name, value in values.items() if value != 1.0)
+    if spec.attention_multiplier is not None:
+        yield f"attention_multiplier {spec.attention_multiplier:g}"
+    usual = "silu" if spec.mlp == "gated" else "gelu"
+    if spec.activation != usual and (spec.mlp == "gated" or target.modeling_file):
+        yield f"activation {spec.activation} in {target.class_name}"
+    if spec.n_kv_head != spec.n_head and (target is GPT2 or target.modeling_file):
+        yield f"{spec.n_kv_head} key/value heads in {target.class_name}"
+    if target.modeling_file and spec.rotary_pairs == "halves":
+        yield f"rotary pairs of halves in {target.class_name}"
 
 
 def config_for(spec: Spec, target: Target, dtype: str) -> Config:

@@ -23,6 +23,15 @@ from slogpt_hf.checkpoints.adapters import Adapter, LowRank
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.parity.families import Family
 
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+    "silu": F.silu,
+}
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -190,12 +199,12 @@ def rotate(spec: Spec, x: Tensor, table: Tensor) -> Tensor:
 
 
 def mlp(model: Decoder, block: str, x: Tensor) -> Tensor:
-    """Exact erf GELU between two matrices, or SwiGLU: down(silu(gate x) * up x)."""
+    """down(act(up x)), or gated: down(silu(gate x) * up x)."""
     project = partial(linear, model)
     modules = [block + name for name in model.family.mlp[model.spec.mlp]]
     if model.spec.mlp == "plain":
         up, down = modules
-        return project(down, F.gelu(project(up, x)))
+        return project(down, ACTIVATIONS[model.spec.activation](project(up, x)))
     gate, up, down = modules
     return project(down, F.silu(project(gate, x)) * project(up, x))
 

@@ -226,11 +226,17 @@ def _swapped(one: str, other: str) -> Plant:
     return plant
 
 
-def _flipped_bit(patient: Patient) -> AbstractContextManager[None]:
-    """One bit of the mantissa of the largest weight of the block's largest tensor."""
+def _flipped_bit(patient: Patient) -> AbstractContextManager[None] | None:
+    """One bit of the mantissa of the largest weight of the block's largest tensor.
+
+    Zeros have none that would show: a projection that starts with them is passed over.
+    """
     prefix = patient.route.target.blocks.format(i=BLOCK)
     names = [name for name in patient.stored if name.startswith(prefix)]
-    name = max(names, key=lambda each: patient.stored[each].numel())
+    names.sort(key=lambda each: -patient.stored[each].numel())
+    name = next((each for each in names if patient.stored[each].any()), None)
+    if name is None:
+        return None
     before = patient.stored[name]
     after = before.clone().flatten()
     index = int(after.abs().argmax())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, cast
 
 from slogpt_hf.checkpoints.assumptions import Assumption
+from slogpt_hf.parity.claims import claim
 
 SCHEMA = 3
 Level = Literal["witnessed", "corroborated", "assumed"]
@@ -233,6 +234,7 @@ class ParityReport:
         confirmed: facts that no file records and that a witness confirmed.
         loss: the recorded validation loss against the artefact's; None where it was not computed.
         witness_note: why no witness was heard, or which one ``auto`` took; for people.
+        notes: what else a person has to know, such as why the recorded loss was not compared.
     """
 
     oracle: str
@@ -261,6 +263,7 @@ class ParityReport:
     confirmed: tuple[Assumption, ...] = ()
     loss: RecordedLoss | None = None
     witness_note: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -365,17 +368,13 @@ class ParityReport:
         return f"it first leaves it at {self.first_divergence}: {first}"
 
     def summary(self) -> str:
-        """One line for a log."""
-        verdict = {
-            "passed": "equal to the original",
-            "failed": "NOT equal to the original",
-            "invalid": "NOT PROVEN, a planted fault was not caught",
-        }[self.verdict]
+        """One line for a log: the claim, then the figures."""
+        words = claim(self)
         if not self.comparisons:
-            return f"{verdict}: {' '.join(self.failures)}"
+            return f"{words}: {' '.join(self.failures)}"
         merge = "" if self.merge_error is None else f", merge error {self.merge_error:.1e}"
         return (
-            f"{verdict}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
+            f"{words}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
             f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e}){merge}"
         )
 

@@ -28,7 +28,7 @@ from slogpt_hf.watch.fetching import Fetched
 
 
 def prove(work: Work, progress: Progress) -> tuple[Outcome, ...]:
-    """Convert every fetched checkpoint and prove it equal; no network, no token.
+    """Convert every fetched checkpoint and prove it; no network, no token.
 
     A checkpoint that is refused does not keep the others from being proven.
 

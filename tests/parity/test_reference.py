@@ -180,7 +180,11 @@ def test_adapters_are_merged_for_a_class_without_them(
     content = slo_content(n_layer=1)
     name = "transformer.h.0.attn.c_attn"
     rows, columns = content["model"][f"{name}.weight"].shape
-    low_rank = {f"{name}.lora_A": torch.randn(4, columns), f"{name}.lora_B": torch.randn(rows, 4)}
+    draw = torch.Generator().manual_seed(0)
+    low_rank = {
+        f"{name}.lora_A": torch.randn(4, columns, generator=draw),
+        f"{name}.lora_B": torch.randn(rows, 4, generator=draw),
+    }
     base = None
     if place == "alone":
         base = tmp_path / "base.pt"
