@@ -22,14 +22,11 @@ if TYPE_CHECKING:
 
 RECORDED = "parity.safetensors"
 IDS, LOGITS = "input_ids", "logits"
-<<<<<<< HEAD
+SAVE_SIZE, SAVE_SHA256 = "checkpoint_bytes", "checkpoint_sha256"  # metadata: of which save it is
 # Parameters of a forward pass, as trainers call them.
 TARGETS = ("targets", "target", "labels", "label", "tgt", "y")
 ALL_POSITIONS = ("return_logits", "return_all_logits", "all_logits", "full_logits")
 FIRST_POSITION = ("start_pos", "start_position", "pos", "input_pos", "position")
-=======
-SAVE_SIZE, SAVE_SHA256 = "checkpoint_bytes", "checkpoint_sha256"  # metadata: of which save it is
->>>>>>> main
 
 
 def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:

@@ -6,14 +6,9 @@ recording of other weights nor a mistake of the built-in model passes for agreem
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-=======
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
->>>>>>> main
 from pathlib import Path
 
 import torch
@@ -48,11 +43,8 @@ class Testimony:
         note: what a person has to know of how it was asked; empty if nothing.
         told: facts that it was told rather than knew, so that it cannot confirm them.
         parts: what parts of it give for the first tokens of the first row, in float64.
-<<<<<<< HEAD
-=======
         require_of_this_save: raises if it was made for another save of the checkpoint; None where
             it was asked about this one.
->>>>>>> main
     """
 
     name: str
@@ -62,10 +54,7 @@ class Testimony:
     note: str = ""
     told: tuple[str, ...] = ()
     parts: Mapping[str, Tensor] = field(default_factory=dict)
-<<<<<<< HEAD
-=======
     require_of_this_save: Callable[[], None] | None = None
->>>>>>> main
 
 
 def recorded_beside(checkpoint: Checkpoint) -> Testimony | None:
