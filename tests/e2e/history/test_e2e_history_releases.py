@@ -59,7 +59,7 @@ def test_releases_as_a_table(hub: Path, cli: Cli) -> None:
     heading, *rows = [line.split() for line in outcome.out.splitlines()]
     assert heading == list(COLUMNS)
     assert [row[0] for row in rows] == VERSIONS[::-1]
-    shown = [(r[1], r[2], r[6], r[7]) for r in rows]
+    shown = [(r[1], r[2], r[7], r[8]) for r in rows]
     assert shown == [
         ("400", "1.1250", "v1.1.0", "main-candidates"),
         ("300", "1.3750", "v1.0.2", "-"),
