@@ -38,9 +38,7 @@ NOT_SHAKEN = (
 @click.command("verify", epilog="Example: slogpt-hf verify out/ckpt.pt me/my-model@v1.0.0")
 @click.argument("model")
 @click.argument("artefact")
-@settings_options(
-    *FIELDS, *VOCABULARY, "reference", "require_witness", "hub", "token_file", "oidc"
-)
+@settings_options(*FIELDS, *VOCABULARY, "reference", "require_witness", "hub", "token_file", "oidc")
 @click.option(
     "--picture",
     metavar="FILE.png",

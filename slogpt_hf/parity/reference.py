@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from slogpt_hf.parity.judging import FP64_BOUND
 from slogpt_hf.parity.merging import Merged
 from slogpt_hf.parity.oracles import Testimony
 from slogpt_hf.parity.reference_auto import Found, classes_for, sources_for
-from slogpt_hf.parity.reference_name import NONE, is_auto, split_reference
+from slogpt_hf.parity.reference_name import asks, is_auto, split_reference
 from slogpt_hf.redaction import without_secrets
 
 SECONDS, AUTO_SECONDS = 1800.0, 300.0
@@ -57,29 +57,33 @@ class Hearing:
     note: str = ""
 
 
-def hear_reference(checkpoint: Checkpoint, reference: str | None, ids: Tensor) -> Hearing:
+def hear_reference(
+    checkpoint: Checkpoint, reference: str | None, ids: Tensor, withheld: Collection[str] = ()
+) -> Hearing:
     """Ask the class that is named or, with ``auto``, the one that is found.
 
     Args:
         checkpoint: gives weights and what its file records.
         reference: as the setting has it; None for no class.
         ids: (B, T) token ids.
+        withheld: fields given by hand that the class is not told.
 
     Raises:
         UsageError: the reference cannot be meant.
         CheckpointError: the class that was named cannot be made, does not take the weights, or
             gives no logits; one that was looked for raises nothing.
     """
-    if reference in (None, NONE):
+    if reference is None or not asks(reference):
         return Hearing()
-    assert reference is not None
     if is_auto(reference):
-        return _found_and_asked(checkpoint, reference, ids)
-    said = ask_reference(checkpoint, reference, ids)
+        return _found_and_asked(checkpoint, reference, ids, withheld)
+    said = ask_reference(checkpoint, reference, ids, withheld)
     return Hearing(said, said.note)
 
 
-def ask_reference(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Testimony:
+def ask_reference(
+    checkpoint: Checkpoint, reference: str, ids: Tensor, withheld: Collection[str] = ()
+) -> Testimony:
     """What the training repository's model class computes with the checkpoint's weights.
 
     It is built from what the checkpoint's file records; its tensors and fields given by hand say
@@ -89,26 +93,40 @@ def ask_reference(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Testim
         checkpoint: gives weights and what its file records.
         reference: ``path/model.py:Class[:Config]``.
         ids: (B, T) token ids.
+        withheld: fields given by hand that it is not told.
 
     Raises:
         UsageError: the reference cannot be meant.
         CheckpointError: the class cannot be made, does not take the weights, or gives no logits.
     """
     file, name, config = split_reference(reference)
-    return _ask(checkpoint, Asked(file, name, config, f"{file.name}:{name}"), ids, SECONDS)
+    return _ask(
+        checkpoint, Asked(file, name, config, f"{file.name}:{name}", withheld), ids, SECONDS
+    )
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A class: its file, its name, that of its configuration class if named; and its title."""
+    """A class that is asked.
+
+    Attributes:
+        file: that defines it.
+        name: of the class.
+        config: name of its configuration class; None to find that.
+        title: as reports call it.
+        withheld: given fields that it is not told.
+    """
 
     file: Path
     name: str
     config: str | None
     title: str
+    withheld: Collection[str] = ()
 
 
-def _found_and_asked(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Hearing:
+def _found_and_asked(
+    checkpoint: Checkpoint, reference: str, ids: Tensor, withheld: Collection[str]
+) -> Hearing:
     """Find the class whose state dict has the checkpoint's names, and ask it."""
     with sources_for(checkpoint, reference) as sources:
         if sources is None:
@@ -126,7 +144,7 @@ def _found_and_asked(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Hea
         heard: list[tuple[Found, Testimony]] = []
         problems: list[str] = []
         for each in classes[:MOST_CLASSES]:
-            asked = Asked(sources.root / each.path, each.name, None, str(each))
+            asked = Asked(sources.root / each.path, each.name, None, str(each), withheld)
             try:
                 heard.append((each, _ask(checkpoint, asked, ids, AUTO_SECONDS)))
             except CheckpointError as error:
@@ -174,6 +192,7 @@ def _ask(checkpoint: Checkpoint, asked: Asked, ids: Tensor, seconds: float) -> T
             "checkpoint": str(checkpoint.path.absolute()),
             "base": str(checkpoint.base.absolute()) if checkpoint.base else None,
             "given": dict(checkpoint.given),
+            "told": {n: v for n, v in checkpoint.given.items() if n not in asked.withheld},
             "traced": TRACED_TOKENS,
             "paths": [str(Path(slogpt_hf.__file__).parents[1])],
         }
@@ -191,6 +210,7 @@ def _ask(checkpoint: Checkpoint, asked: Asked, ids: Tensor, seconds: float) -> T
             said = json.loads((folder / SAID).read_text("utf-8"))
             logits, exact = tensors.pop("logits"), tensors.pop("exact")
             told = (*said["by_hand"], *said["ours"])
+            not_taken = tuple(e.where for e in checkpoint.unknown if e.name in said["untaken"])
             note = _note(asked.title, said)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CheckpointError(f"--reference {asked.title}: gave no answer.") from error
@@ -205,14 +225,15 @@ def _ask(checkpoint: Checkpoint, asked: Asked, ids: Tensor, seconds: float) -> T
             f"--reference {asked.title}: gives {logits.shape[2]} logits a position, the "
             f"vocabulary has {shape[2]} rows."
         )
-    return Testimony(asked.title, ids, logits, exact, note, told, tensors)
+    return Testimony(asked.title, ids, logits, exact, note, told, not_taken, tensors)
 
 
 def _note(title: str, said: Mapping[str, Any]) -> str:
     """What a person has to know of how a class was told its settings."""
     parts = []
     if said["untaken"]:
-        parts.append(f"records {', '.join(said['untaken'])}, which it does not take")
+        entries = ", ".join(f"{name} = {value}" for name, value in said["untaken"].items())
+        parts.append(f"does not take {entries}, which the file records")
     if said["by_hand"]:
         parts.append(f"was told {', '.join(said['by_hand'])} by hand")
     if said["ours"]:
@@ -223,7 +244,6 @@ def _note(title: str, said: Mapping[str, Any]) -> str:
         parts.append(f"has defaults for what no file records: {', '.join(said['defaults'])}")
     if not parts:
         return ""
-    parts = [p if i or not said["untaken"] else f"the file {p}" for i, p in enumerate(parts)]
     return without_secrets(first_line(f"{title}: {'; '.join(parts)}", MOST_NOTE))
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import SloGPTError
-from slogpt_hf.parity.reference_name import AUTO
 from slogpt_hf.watch.git import git_text, sizes_of
 from slogpt_hf.watch.provenance import provenance_of
 from slogpt_hf.watch.tree import is_harmless, open_repository
 
 MOST_FILES, MOST_FILE_BYTES, MOST_BYTES = 3000, 1 << 20, 64 << 20
 NO_SOURCES = re.compile(r"\.|__pycache__$|node_modules$|site-packages$|dist-packages$|wandb$")
+REGISTERING = ("add_module", "register_module", "register_parameter")
 TESTS = re.compile(r"(?:^|[/_])tests?(?:[/_.]|$)")
 
 
@@ -201,7 +201,6 @@ def _assigned(node: ast.ClassDef) -> Iterator[str]:
             ):
                 yield inner.attr
             elif isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute):
-                named = inner.args[0] if inner.args else None
+                named = inner.args[0] if inner.args and inner.func.attr in REGISTERING else None
                 if isinstance(named, ast.Constant) and isinstance(named.value, str):
-                    if inner.func.attr in ("add_module", "register_module", "register_parameter"):
-                        yield named.value
+                    yield named.value

@@ -50,10 +50,9 @@ def main(folder: Path) -> None:
     ids = load_file(folder / "ids.safetensors")["ids"]
     module = imported(Path(request["file"]))
     tensors = checkpoint.tensors
+    said: dict[str, Any] = {}
 
     def instance(dtype: Any) -> Any:
-        nonlocal said
-
         def make(each: Any) -> Any:
             return made(module, request["class"], request["config"], each)
 
@@ -61,10 +60,9 @@ def main(folder: Path) -> None:
         if checkpoint.adapters and not tensors.keys() <= make(known).state_dict().keys():
             weights = Merged(tensors, checkpoint.adapters)
         model, told = loaded(make, known, checkpoint.spec.n_hidden, weights, constants, dtype)
-        said = said_of(told)
+        said.update(said_of(told))
         return model
 
-    said: dict[str, Any] = {}
     answer: dict[str, Any] = {}
     with torch.no_grad():
         answer["logits"] = _logits(instance(torch.float32), ids).float()
@@ -94,10 +92,10 @@ def recorded_by(checkpoint: Any, request: dict[str, Any]) -> tuple[Any, dict[str
         constants = {
             name: stored.values()
             for name, stored in state.tensors.items()
-            if name not in checkpoint.tensors.keys()
+            if name not in checkpoint.tensors
         }
     spec = checkpoint.spec
-    known = Known(places, request["given"], seen_in(spec), assumed_in(spec))
+    known = Known(places, request["told"], seen_in(spec), assumed_in(spec))
     return known, constants
 
 

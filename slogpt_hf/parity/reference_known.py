@@ -11,41 +11,29 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slogpt_hf.checkpoints import Spec
-from slogpt_hf.checkpoints.fields import MODEL_ARGS, NOT_OF_THE_MODEL, places_in
+from slogpt_hf.checkpoints.fields import ALIASES, MODEL_ARGS, NOT_OF_THE_MODEL, places_in
+from slogpt_hf.checkpoints.function import MULTIPLIERS
 from slogpt_hf.checkpoints.tensors import Stored
+from slogpt_hf.checkpoints.unknown import OWN
 
 NOTHING: Any = object()
 # Our name for a fact to what trainers' configurations call it.
 NAMES: dict[str, tuple[str, ...]] = {
-    "n_layer": ("n_layer", "n_layers", "num_layers", "num_hidden_layers", "depth", "n_blocks"),
-    "n_head": ("n_head", "n_heads", "num_heads", "num_attention_heads", "nhead", "heads"),
-    "n_kv_head": (
-        *("n_kv_head", "n_kv_heads", "num_kv_heads", "num_key_value_heads"),
-        *("n_query_groups", "n_kv_group", "n_kv_groups"),
-    ),
-    "n_embd": (
-        *("n_embd", "n_embed", "dim", "d_model", "hidden_size", "emb_dim", "embed_dim"),
-        *("embedding_dim", "model_dim"),
-    ),
-    "n_hidden": ("n_hidden", "hidden_dim", "intermediate_size", "d_ff", "ffn_dim", "ff_dim"),
-    "vocab_size": ("vocab_size", "n_vocab", "padded_vocab_size", "num_tokens"),
-    "block_size": (
-        *("block_size", "max_seq_len", "context_length", "max_position_embeddings", "n_ctx"),
-        *("sequence_len", "seq_len", "context_size", "max_len", "max_length"),
-    ),
-    "norm_eps": (
-        *("norm_eps", "rms_norm_eps", "rmsnorm_eps", "rms_eps", "layer_norm_eps"),
-        *("layernorm_eps", "layer_norm_epsilon", "ln_eps"),
-    ),
-    "rope_theta": ("rope_theta", "rope_base", "rotary_base", "rotary_theta"),
-    "bias": ("bias", "use_bias"),
+    **{
+        name: ALIASES[name]
+        for name in ("n_layer", "n_kv_head", "n_embd", "norm_eps", "rope_theta", "bias", "use_rope")
+    },
+    **{name: ALIASES[name] for name in ("use_swiglu", "use_rmsnorm", *MULTIPLIERS)},
+    "n_head": (*ALIASES["n_head"], "nhead", "heads"),
+    "n_hidden": (*ALIASES["n_hidden"], "d_ff", "ffn_dim", "ff_dim"),
+    "vocab_size": (*ALIASES["vocab_size"], "n_vocab", "padded_vocab_size", "num_tokens"),
+    "block_size": (*ALIASES["block_size"], "seq_len", "max_len", "max_length"),
     "dropout": (
         *("dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "drop_rate", "dropout_rate"),
         *("attn_dropout", "resid_dropout", "embd_dropout", "p_dropout"),
     ),
 }
 FACT = {name: fact for fact, names in NAMES.items() for name in names}
-SETTINGS_PLACES = (MODEL_ARGS, "hyper_parameters", "model_config")
 # What a class is told of the machine is this machine.
 MACHINE = {"device": "cpu", "device_type": "cpu", "dtype": "float32"}
 
@@ -128,12 +116,11 @@ class Known:
     def own(self) -> Mapping[str, Any]:
         """The model's own settings: what its trainer builds it from; empty where none are."""
         place = next(iter(self.places), "")
-        named = place.rpartition(".")[2] in SETTINGS_PLACES or self._makes_a_model(place)
-        return self.places[place] if place and named else {}
+        return self.places[place] if place and self._makes_a_model(place) else {}
 
     def _makes_a_model(self, place: str) -> bool:
         facts = {FACT.get(name) for name in self.places.get(place, ())}
-        return {"n_layer", "n_head", "n_embd"} <= facts
+        return is_own(place) or {"n_layer", "n_head", "n_embd"} <= facts
 
     @property
     def untaken(self) -> dict[str, Any]:
@@ -143,6 +130,13 @@ class Known:
             for name, value in self.own.items()
             if name not in self.taken and value is not None and FACT.get(name) != "dropout"
         }
+
+
+def is_own(place: str) -> bool:
+    """Whether a dict of this name is what a trainer builds its model from."""
+    return any(
+        each == MODEL_ARGS or OWN.fullmatch(each) for each in (place, place.rpartition(".")[2])
+    )
 
 
 def settings_in(value: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
@@ -158,8 +152,7 @@ def settings_in(value: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
 
     def rank(place: str) -> tuple[bool, int]:
         facts = {FACT.get(name) for name in found[place]} & {"n_layer", "n_head", "n_embd"}
-        named = place.rpartition(".")[2] in SETTINGS_PLACES and bool(found[place])
-        return not named, -len(facts)
+        return not (is_own(place) and found[place]), -len(facts)
 
     return {place: found[place] for place in sorted(found, key=rank)}
 
@@ -195,9 +188,7 @@ def variants(known: Known, n_hidden: int) -> Iterator[Known]:
     """The ways to tell a class the sizes, the one that says the least of our own first."""
 
     def other(hidden: int | None, multiple_of: int | None) -> Known:
-        return Known(
-            known.places, known.given, known.seen, known.assumed, hidden, multiple_of
-        )
+        return Known(known.places, known.given, known.seen, known.assumed, hidden, multiple_of)
 
     yield other(None, None)
     yield other(n_hidden, None)

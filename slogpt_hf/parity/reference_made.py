@@ -6,7 +6,7 @@ import ast
 import builtins
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -86,6 +86,7 @@ def made(module: Any, name: str, config: str | None, known: Known) -> Any:
     _set_globals(module, known)
     if config is not None:
         return kind(filled(class_named(module, config), module, known))
+    source = _source(module)
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     needed = [p for p in parameters if p.kind not in SEVERAL]
     if needed and _holds_settings(needed, module):
@@ -93,8 +94,8 @@ def made(module: Any, name: str, config: str | None, known: Known) -> Any:
             return kind(_default_config(kind.get_default_config(), known))
         settings = config_class(module, kind, needed[0])
         holder = Settings(known) if settings is None else filled(settings, module, known)
-        return kind(holder, **arguments(needed[1:], known, parameters))
-    return kind(**arguments(needed, known, parameters))
+        return kind(holder, **arguments(needed[1:], known, parameters, source))
+    return kind(**arguments(needed, known, parameters, source))
 
 
 def _holds_settings(needed: list[inspect.Parameter], module: Any) -> bool:
@@ -107,13 +108,17 @@ def _holds_settings(needed: list[inspect.Parameter], module: Any) -> bool:
 
 
 def arguments(
-    needed: list[inspect.Parameter], known: Known, parameters: list[inspect.Parameter]
+    needed: list[inspect.Parameter],
+    known: Known,
+    parameters: list[inspect.Parameter],
+    mentioned: Container[str] = (),
 ) -> dict[str, Any]:
     """Keyword arguments for parameters; with ``**kwargs`` also what else the model records.
 
     Raises:
         TypeError: one has no default and nothing tells it.
     """
+    # What ``**kwargs`` swallow counts as taken only where the code ``mentioned`` it.
     values: dict[str, Any] = {}
     for each in needed:
         value = known.value_of(each.name, required=each.default is EMPTY)
@@ -128,8 +133,9 @@ def arguments(
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         for name, value in known.own.items():
             if name not in values and name not in MACHINE:
-                known.taken.add(name)
                 values[name] = value
+                if name in mentioned:
+                    known.taken.add(name)
     return values
 
 
@@ -140,7 +146,8 @@ def filled(settings: Any, module: Any, known: Known) -> Any:
     except (TypeError, ValueError):
         parameters = []
     several = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
-    made = settings(**arguments([p for p in parameters if p.kind not in SEVERAL], known, parameters))
+    needed = [p for p in parameters if p.kind not in SEVERAL]
+    made = settings(**arguments(needed, known, parameters, _source(module)))
     named = {p.name for p in parameters}
     # Class attributes, and what a model reads of settings that take whatever they are given.
     more = {n for n in dir(settings) if not n.startswith("_") and not callable(getattr(made, n))}
@@ -200,6 +207,13 @@ def config_class(module: Any, kind: Any, parameter: inspect.Parameter) -> Any:
     return next(iter(found.values()), None)
 
 
+def _source(module: Any) -> str:
+    try:
+        return inspect.getsource(module)
+    except (OSError, TypeError):
+        return ""
+
+
 def _fields(kind: Any) -> set[str]:
     try:
         return set(inspect.signature(kind).parameters)
@@ -209,13 +223,9 @@ def _fields(kind: Any) -> set[str]:
 
 def _read_of_settings(module: Any) -> set[str]:
     """Names that the module's code reads of its settings, e.g. ``n_head`` of ``config.n_head``."""
-    try:
-        tree = ast.parse(inspect.getsource(module))
-    except (OSError, TypeError, SyntaxError):
-        return set()
     return {
         node.attr
-        for node in ast.walk(tree)
+        for node in ast.walk(ast.parse(_source(module)))
         if isinstance(node, ast.Attribute)
         and isinstance(node.ctx, ast.Load)
         and isinstance(node.value, ast.Name)
@@ -348,7 +358,7 @@ def said_of(known: Known) -> dict[str, Any]:
     """What the report has to say of how a class was told its settings."""
     untaken = list(known.untaken)
     return {
-        "untaken": [f"{n} = {known.untaken[n]!r:.40}" for n in untaken[:MOST_NAMED]],
+        "untaken": {name: f"{known.untaken[name]!r:.40}" for name in untaken[:MOST_NAMED]},
         "by_hand": sorted(known.by_hand),
         "ours": sorted(known.ours),
         "defaults": sorted(known.defaults),

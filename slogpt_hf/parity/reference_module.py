@@ -5,7 +5,6 @@ definition that needs it, leaves a placeholder that raises where it is used.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
@@ -26,7 +25,16 @@ HARMLESS_CALLS = frozenset(
         *("hasattr", "getattr", "isinstance", "issubclass", "namedtuple", "NamedTuple"),
         *("TypeVar", "NewType", "ParamSpec", "partial", "field", "getLogger", "Path", "compile"),
         *("sqrt", "log", "log2", "exp", "pi", "ceil", "floor", "prod", "dirname", "join"),
-        *("abspath", "basename", "tensor", "getenv", "is_available", "device_count", "finfo", "iinfo"),
+        *(
+            "abspath",
+            "basename",
+            "tensor",
+            "getenv",
+            "is_available",
+            "device_count",
+            "finfo",
+            "iinfo",
+        ),
         *("is_bf16_supported", "get_device_capability", "device", "dtype", "version", "parse"),
         *("split", "lower", "upper", "find_spec", "attrgetter", "itemgetter", "Enum", "startswith"),
     )
@@ -80,9 +88,9 @@ def kept(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
                 for h in each.handlers
             ]
             parts = [list(kept(part)) for part in (each.body, each.orelse, each.finalbody)]
-            new = ast.Try(parts[0] or [ast.Pass()], handlers, parts[1], parts[2])
+            tried = ast.Try(parts[0] or [ast.Pass()], handlers, parts[1], parts[2])
             if handlers or parts[2]:
-                yield ast.fix_missing_locations(ast.copy_location(new, each))
+                yield ast.fix_missing_locations(ast.copy_location(tried, each))
 
 
 def is_simple(value: ast.expr) -> bool:
@@ -117,9 +125,7 @@ def execute(tree: ast.Module, file: str, names: dict[str, Any], *, whole: bool) 
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             for alias in statement.names:
                 flags |= getattr(__future__, alias.name).compiler_flag
-        code = compile(
-            ast.Module([statement], []), file, "exec", flags=flags, dont_inherit=True
-        )
+        code = compile(ast.Module([statement], []), file, "exec", flags=flags, dont_inherit=True)
         try:
             exec(code, names)
         except Exception as error:
@@ -155,7 +161,7 @@ class _Loader(Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Execute the module."""
-        with open(self.path, "rb") as file:
+        with Path(self.path).open("rb") as file:
             tree = ast.parse(file.read(), self.path)
         execute(tree, self.path, module.__dict__, whole=self.whole)
 

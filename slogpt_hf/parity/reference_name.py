@@ -13,6 +13,11 @@ from slogpt_hf.errors import UsageError
 AUTO, NONE = "auto", "none"
 
 
+def asks(reference: str | None) -> bool:
+    """Whether a class is to be asked."""
+    return reference not in (None, NONE)
+
+
 def is_auto(reference: str) -> bool:
     """Whether a class is to be looked for."""
     return reference.partition(":")[0] == AUTO
@@ -24,7 +29,7 @@ def require_reference(reference: str | None) -> None:
     Raises:
         UsageError: it is not of a known form, or there is no such file.
     """
-    if reference not in (None, NONE) and not is_auto(reference):
+    if reference is not None and asks(reference) and not is_auto(reference):
         split_reference(reference)
 
 

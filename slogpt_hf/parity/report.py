@@ -133,6 +133,7 @@ class Witness:
         rounding: by how much the artefact's dtype, or the merging of adapters, changes a logit; 0
             where the weights are the checkpoint's.
         told: facts that it was told rather than knew, so that it confirms none of them.
+        not_taken: recorded entries that neither it nor slogpt-hf knows: it settles nothing then.
         place: where the built-in model first leaves it, e.g. ``layer 1, MLP``; empty if unknown.
         remedy: the one setting with which the built-in model agrees, e.g. ``activation=relu``;
             empty if there is none.
@@ -148,6 +149,7 @@ class Witness:
     length: int
     rounding: float = 0.0
     told: tuple[str, ...] = ()
+    not_taken: tuple[str, ...] = ()
     place: str = ""
     remedy: str = ""
 
