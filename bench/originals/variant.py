@@ -1,4 +1,5 @@
 """The NanoGPT variant: LayerNorm with bias, linear layers without, head of its own."""
+# ruff: noqa: N806, N812  names as the trainers have them
 
 from dataclasses import dataclass
 
