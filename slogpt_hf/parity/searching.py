@@ -27,9 +27,11 @@ from slogpt_hf.parity.oracles import Testimony
 Changes = dict[str, Any]  # name of a setting to its value, none that the spec has already
 TOKENS, ROWS = 64, 2  # of the witness, for each try
 SECONDS, PASSES = 120.0, 20_000
-BEAM, SOLVED = 12, 4  # combinations that are extended, and that numbers are solved for
-STEPS, STEP = 12, 1e-4  # of Gauss-Newton; of the logarithm, for its derivative
+# Combinations of two and of more that are extended, and those that numbers are solved for.
+MOST_PAIRS, BEAM, SOLVED = 40, 12, 4
+STEPS, STEP = 20, 1e-4  # of Gauss-Newton; of the logarithm, for its derivative
 DIGITS = (1, 2, 3, 4, 6, 8, 10, 12)
+RIVALS = ("residual_multiplier", "embedding_multiplier")
 # Numbers that logits depend on smoothly: they can be solved for.
 NUMBERS = (
     *("norm_eps", "rope_theta", "attention_multiplier", "embedding_multiplier"),
@@ -182,11 +184,12 @@ class Search:
     ) -> None:
         spec = evidence.model.spec
         self.evidence, self.spec, self.advance = evidence, spec, advance
-        table = values_for(spec)
-        self.values = {name: values for name, values in table.items() if name in names}
-        if heads and "n_head" in names:
-            self.values["n_head"] = tuple(n for n in heads if n != spec.n_head)
-        self.numbers = [name for name in NUMBERS if name in self.values]
+        self.names, self.heads = frozenset(names), tuple(n for n in heads if n != spec.n_head)
+        self.numbers = [name for name in NUMBERS if name in self.values_beside({})]
+        multipliers = [name for name in self.numbers if name.endswith("_multiplier")]
+        # Nearly the same is done by the scale of what enters the stream and of what is added.
+        without = [[n for n in multipliers if n != left] for left in RIVALS]
+        self.together = (*without, multipliers, self.numbers)
         self.tried: dict[tuple[tuple[str, Any], ...], float] = {}
 
     def error(self, changes: Changes) -> float:
@@ -224,47 +227,58 @@ class Search:
         return Found(changes, error, evidence.bound, agrees, alike, evidence.tried, over)
 
     def _candidates(self, most_changes: int) -> Iterator[Changes]:
-        """What to try, the smallest change first."""
-        yield {}
-        level: list[Changes] = [{}]
-        for n_changes in range(1, most_changes + 1):
-            found = list(self._extended(level))
-            # All of a size count, in the order in which their beginnings came near.
-            yield from found
-            if n_changes == 1:
-                for name in self.numbers:
-                    yield from self._solved({}, [name])
-            level = sorted(found, key=self.error)
-            # What a number cannot mend stays in the way of all others: solve with the rest at hand.
-            starts = [{}, *level[:SOLVED]]
-            for start in starts:
-                yield from self._solved(start, self.numbers)
-            level = level if n_changes == 1 else level[:BEAM]
+        """What to try, the smallest change first; a number of heads has to be chosen anyway."""
+        bases: list[Changes] = [{}, *({"n_head": n} for n in self.heads)]
+        level = bases
+        for n_changes in range(most_changes + 1):
+            yield from level
+            nearest = sorted(level, key=self.error)
+            if n_changes + 1 <= most_changes:
+                for start in nearest[: MOST_PAIRS if n_changes == 0 else SOLVED]:
+                    for name in self.numbers:
+                        yield from self._solved(start, [name])
+            if n_changes >= 1 and most_changes > 1:
+                starts = [*sorted(bases, key=self.error)[:SOLVED], *nearest[:SOLVED]]
+                for names in self.together:
+                    for start in starts:
+                        yield from self._solved(start, names)
+            beam = len(nearest) if n_changes == 0 else MOST_PAIRS if n_changes == 1 else BEAM
+            level = list(self._extended(nearest[:beam]))
 
     def _extended(self, level: Iterable[Changes]) -> Iterator[Changes]:
         seen = set()
         for changes in level:
-            for name, value in self._single():
-                if name in changes:
-                    continue
-                more = changes | {name: value}
-                key = tuple(sorted(more.items()))
-                if key not in seen:
-                    seen.add(key)
-                    yield more
+            for name, values in self.values_beside(changes).items():
+                for value in values if name not in changes else ():
+                    more = changes | {name: value}
+                    key = tuple(sorted(more.items()))
+                    if key not in seen:
+                        seen.add(key)
+                        yield more
 
-    def _single(self) -> Iterator[tuple[str, Any]]:
-        for name, values in self.values.items():
-            yield from ((name, value) for value in values)
+    def values_beside(self, changes: Changes) -> dict[str, tuple[Any, ...]]:
+        """The table for a model with these changes: some values depend on the number of heads."""
+        spec = changed(self.spec, {n: v for n, v in changes.items() if n == "n_head"})
+        return {name: values for name, values in values_for(spec).items() if name in self.names}
 
     def _solved(self, start: Changes, names: Sequence[str]) -> Iterator[Changes]:
-        """Numbers that fit best beside these changes, as round as they can be."""
+        """Numbers that fit best beside these changes, as few and as round as they can be."""
         free = [name for name in names if name not in start]
         if not free or self.evidence.over or self.error(start) == math.inf:
             return
         solved = self._gauss_newton(start, free)
-        if solved is not None:
-            yield self._rounded(start | solved)
+        if solved is None:
+            return
+        if self.agrees(start | solved) and len(free) > 1:
+            # Of numbers that do the same together, such as the scales of all that the stream is
+            # made of, the fewest.
+            for n in range(1, len(free)):
+                for some in itertools.combinations(free, n):
+                    fewer = self._gauss_newton(start, some)
+                    if fewer is not None and self.agrees(start | fewer):
+                        yield self._rounded(start | fewer)
+                        return
+        yield self._rounded(start | solved)
 
     def _gauss_newton(self, start: Changes, names: Sequence[str]) -> Changes | None:
         """Least squares in the logarithms of some numbers; None where nothing comes nearer."""
@@ -291,7 +305,7 @@ class Search:
             moved = False
             for _ in range(4):
                 scaled = normal + damping * torch.diag(normal.diagonal() + 1e-30)
-                step = torch.linalg.lstsq(scaled, -gradient).solution.clamp(-3, 3)
+                step = torch.linalg.lstsq(scaled, -gradient).solution.clamp(-1, 1)
                 tried = residual(at + step)
                 if torch.isfinite(tried).all() and tried.norm() < error.norm():
                     at, error, damping, moved = at + step, tried, damping / 30, True
@@ -308,7 +322,9 @@ class Search:
         for name in self.numbers:
             if name not in changes:
                 continue
-            usual = sorted(self.values[name], key=lambda v: abs(math.log(v / changes[name])))
+            usual = sorted(
+                self.values_beside(changes)[name], key=lambda v: abs(math.log(v / changes[name]))
+            )
             round_ones = (float(f"{changes[name]:.{n - 1}e}") for n in DIGITS)
             for value in itertools.chain(usual[:1], round_ones):
                 if self.agrees(changes | {name: value}):
@@ -317,7 +333,7 @@ class Search:
         return changes
 
     def _without_needless(self, changes: Changes) -> Changes:
-        for name in list(changes):
+        for name in [name for name in changes if name != "n_head"]:
             fewer = {n: v for n, v in changes.items() if n != name}
             if self.agrees(fewer):
                 changes = fewer
@@ -326,7 +342,7 @@ class Search:
     def _alike(self, changes: Changes) -> tuple[str, ...]:
         """Settings under which the model agrees as well: the witness does not tell them apart."""
         alike = []
-        for name, values in self.values.items():
+        for name, values in self.values_beside(changes).items():
             if name in changes:
                 for value in values:
                     if value != changes[name] and self.agrees(changes | {name: value}):
