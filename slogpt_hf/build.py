@@ -34,7 +34,7 @@ from slogpt_hf.errors import (
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.parity.claims import NOT_EQUAL
-from slogpt_hf.parity.reference_name import split_reference
+from slogpt_hf.parity.reference_name import require_reference
 from slogpt_hf.progress import SILENT, Progress, human_bytes
 from slogpt_hf.proof import verified
 from slogpt_hf.publishable import require_as_written, require_level
@@ -108,7 +108,7 @@ def verify(
         CheckpointError: one of the two cannot be read.
     """
     checkpoint = open_checkpoint(checkpoint_path, settings)
-    _require_reference(settings)
+    require_reference(settings.reference)
     try:
         choice = tokenizer_for(checkpoint, settings)
     except (UsageError, CheckpointError):
@@ -141,7 +141,7 @@ def build_artefact(
     checkpoint.require_unchanged()
     conversion = plan_conversion(checkpoint, settings.dtype)
     # Before anything takes long.
-    _require_reference(settings)
+    require_reference(settings.reference)
     if not witness_in_sight(checkpoint, settings.reference):
         require_known(checkpoint)
     original = original_notes(checkpoint, settings)
@@ -305,11 +305,6 @@ def identity_of(
     if function := _beyond_earlier(checkpoint.spec):
         shape["function"] = function
     return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})
-
-
-def _require_reference(settings: Settings) -> None:
-    if settings.reference is not None:
-        split_reference(settings.reference)
 
 
 def _beyond_earlier(spec: Spec) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.parity import Behaviour, ParityReport
+from slogpt_hf.parity.untouched import TOUCHED
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice, TokenizerReport, check_choice, has_tokenizer
@@ -55,7 +56,8 @@ def verified(
             trust_remote_code=trust_remote_code,
             advance=advance,
         )
-    checkpoint.require_unchanged()
+    if report.first_divergence != TOUCHED:
+        checkpoint.require_unchanged()
     return report if tokenizer is None else _with_tokenizer(report, tokenizer)
 
 

@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 RECORDED = "parity.safetensors"
 IDS, LOGITS = "input_ids", "logits"
 SAVE_SIZE, SAVE_SHA256 = "checkpoint_bytes", "checkpoint_sha256"  # metadata: of which save it is
+# Parameters of a forward pass, as trainers call them.
+TARGETS = ("targets", "target", "labels", "label", "tgt", "y")
+ALL_POSITIONS = ("return_logits", "return_all_logits", "all_logits", "full_logits")
+FIRST_POSITION = ("start_pos", "start_position", "pos", "input_pos", "position")
 
 
 def record_parity(model: nn.Module, path: str | Path, ids: Tensor) -> Path:
@@ -76,10 +81,47 @@ def recorded_names(checkpoint: Path) -> tuple[str, str]:
 
 
 def _logits(model: nn.Module, ids: Tensor) -> Tensor:
-    takes = inspect.signature(model.forward).parameters
-    output: Any = model(ids, targets=ids) if "targets" in takes else model(ids)
-    logits: Tensor = output[0] if isinstance(output, tuple | list) else output
-    return getattr(logits, "logits", logits)
+    """Logits (B, T, V) of every position, whatever the forward pass takes and gives.
+
+    With targets first: many trainers give only the last position without, and some scale the
+    logits only with them. What is no logits of all positions is given as it is.
+    """
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    taken = {p.name for p in parameters}
+    more: dict[str, Any] = {name: True for name in ALL_POSITIONS if name in taken}
+    more |= {
+        p.name: 0
+        for p in parameters[1:]
+        if p.name in FIRST_POSITION and p.default is inspect.Parameter.empty
+    }
+    rows, length = ids.shape
+    tensors: list[Tensor] = []
+    for name in (*[name for name in TARGETS if name in taken][:1], None):
+        for found in _tensors_in(model(ids, **more, **({name: ids} if name else {}))):
+            if name and found.dim() == 2 and len(found) == rows * length:  # flat, for the loss
+                found = found.view(rows, length, -1)
+            if found.dim() == 3 and found.shape[:2] == ids.shape:
+                return found
+            tensors.append(found)
+    if not tensors:
+        raise ValueError("the model's forward pass gives no tensor, so no logits (B, T, V)")
+    return max(tensors, key=lambda found: found.dim())
+
+
+def _tensors_in(output: Any) -> Iterator[Tensor]:
+    """The tensors that a forward pass gives, alone or in a tuple, dict or object, logits first."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for name in sorted(output, key=lambda name: name != LOGITS):
+            yield from _tensors_in(output[name])
+    elif isinstance(output, tuple | list):
+        for each in output:
+            yield from _tensors_in(each)
+    elif output is not None and not isinstance(output, str | int | float):
+        yield from _tensors_in(getattr(output, LOGITS, None))
 
 
 def _save_at(path: Path) -> dict[str, str]:

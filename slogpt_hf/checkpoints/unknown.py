@@ -202,11 +202,12 @@ def require_known(checkpoint: Checkpoint) -> None:
 
 def witness_in_sight(checkpoint: Checkpoint, reference: str | None) -> bool:
     """Whether something is there that can settle what is unknown: a class, or recorded logits."""
+    from slogpt_hf.parity.reference_name import asks
     from slogpt_hf.recorded import recorded_names
 
     path = checkpoint.path
     folder = path if path.is_dir() else path.parent
-    return reference is not None or any((folder / n).is_file() for n in recorded_names(path))
+    return asks(reference) or any((folder / n).is_file() for n in recorded_names(path))
 
 
 def notes_on(unknown: tuple[Unknown, ...], taken: tuple[Unknown, ...]) -> Iterator[str]:

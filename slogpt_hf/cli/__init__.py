@@ -35,6 +35,7 @@ COMMANDS = {
     "diff": ("diff", "Show what changed between two releases."),
     "card": ("card", "Render the model card of an artefact."),
     "inspect": ("inspect", "Show what a checkpoint is."),
+    "discover": ("discover", "Find settings that a checkpoint does not record."),
     "init": ("init", "Write the CI's file and the settings file of a repository."),
     "ci": ("ci", "Run one stage of a CI's job."),
     "demo": ("demo", "Train a small model and release it to an embedded hub."),

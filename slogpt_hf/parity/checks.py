@@ -10,6 +10,7 @@ import torch
 
 from slogpt_hf.parity.behaviour import behaviours
 from slogpt_hf.parity.comparing import Compared, Run, absolute_error, run_of
+from slogpt_hf.parity.explaining import explained
 from slogpt_hf.parity.finding import Check, Finding
 from slogpt_hf.parity.judging import (
     FP64_BOUND,
@@ -24,6 +25,7 @@ from slogpt_hf.parity.judging import (
 from slogpt_hf.parity.lockstep import ENTRY, EXIT, first_part, worst_layers
 from slogpt_hf.parity.oracles import notes_of, witnesses
 from slogpt_hf.parity.report import TENSORS_DIFFER, Layer, Position, Published
+from slogpt_hf.parity.untouched import TOUCHED
 from slogpt_hf.parity.validation_loss import loss_of
 
 if TYPE_CHECKING:
@@ -132,9 +134,17 @@ def published_dtype(subject: Examination) -> Finding:
 
 def other_witnesses(subject: Examination) -> Finding:
     """What the trainer's own class, or its recorded logits, say that the original computes."""
-    models = subject.models
-    assumptions = subject.checkpoint.assumptions
-    heard = tuple(witnesses(subject.testimonies(), subject.source, models, assumptions))
+    said = tuple(subject.testimonies())
+    if subject.touched:
+        names = ", ".join(subject.touched[:6])
+        why = f"{TOUCHED}: {names}; what it says is not heard."
+        return Finding((why,), {"witnesses": ()}, TOUCHED)
+    answers = witnesses(iter(said), subject.source, subject.models, subject.checkpoint.assumptions)
+    open_names = {each.name for each in subject.checkpoint.assumptions}
+    heard = tuple(
+        explained(witness, each, subject.source, open_names)
+        for witness, each in zip(answers, said, strict=True)
+    )
     notes = notes_of(heard, subject.checkpoint.spec)
     return Finding(judge_witnesses(heard), {"witnesses": heard}, notes=notes)
 

@@ -10,22 +10,29 @@ Shapes: B batch, T tokens, n width, H query heads, K key and value heads, d = n 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from slogpt_hf.checkpoints.adapters import Adapter, LowRank
-from slogpt_hf.checkpoints.spec import Spec
+from slogpt_hf.checkpoints.spec import Activation, Spec
 from slogpt_hf.parity.families import Family
 
-ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), as GPT-2 had it."""
+    return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x.pow(3))))
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_tanh": gelu_tanh,
     "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
@@ -83,7 +90,9 @@ def hidden_states(
     dtype: torch.dtype,
     behind: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Iterator[Tensor]:
-    """The residual stream after the embedding, after each block, and after the final norm.
+    """The residual stream after the embedding, after each block, and what enters the head.
+
+    That is the stream after the final norm, with the multiplier of the logits.
 
     Args:
         model: what to run.
@@ -99,23 +108,36 @@ def hidden_states(
     x = F.embedding(ids, model.tensors[model.embedding_name]).to(dtype)  # (B, T, n)
     if spec.positions == "learned":
         x = x + model.tensors[f"{family.positions}.weight"][: ids.shape[1]].to(dtype)  # (T, n)
+    x = times(spec.embedding_multiplier, x)
     yield (x := behind(x))
     table = rotary_table(spec, ids.shape[1], dtype)
     for i in range(spec.n_layer):
-        block = family.blocks.format(i=i)
-        x = x + attention(model, block, norm(model, block + family.norm1, x), table)
-        x = x + mlp(model, block, norm(model, block + family.norm2, x))
-        yield (x := behind(x))
-    yield norm(model, family.norm, x)
+        yield (x := behind(block(model, i, x, table)))
+    yield times(spec.logit_multiplier, norm(model, family.norm, x))
+
+
+def block(model: Decoder, i: int, x: Tensor, table: Tensor | None = None) -> Tensor:
+    """What block i makes of the stream (B, T, n); ``table`` is the rotary one, if at hand."""
+    spec, family = model.spec, model.family
+    prefix = family.blocks.format(i=i)
+    table = rotary_table(spec, x.shape[1], x.dtype) if table is None else table
+    attended = attention(model, prefix, norm(model, prefix + family.norm1, x), table)
+    x = x + times(spec.residual_multiplier, attended)
+    added = mlp(model, prefix, norm(model, prefix + family.norm2, x))
+    return x + times(spec.residual_multiplier, added)
 
 
 def block_parts(model: Decoder, i: int, x: Tensor) -> dict[str, Tensor]:
-    """What the parts of block i give for the stream (B, T, n) that enters it, in its dtype."""
+    """What the parts of block i give for the stream (B, T, n) that enters it, in its dtype.
+
+    Before the multiplier of the residual.
+    """
     table = rotary_table(model.spec, x.shape[1], x.dtype)
     block = model.family.blocks.format(i=i)
     norm1 = norm(model, block + model.family.norm1, x)
     attended = attention(model, block, norm1, table)
-    norm2 = norm(model, block + model.family.norm2, x + attended)
+    added = times(model.spec.residual_multiplier, attended)
+    norm2 = norm(model, block + model.family.norm2, x + added)
     return {
         "norm 1": norm1,
         "attention": attended,
@@ -140,8 +162,13 @@ def final_state(
 
 
 def head(model: Decoder, x: Tensor) -> Tensor:
-    """Logits (..., V) from the last hidden state (..., n)."""
+    """Logits (..., V) from what enters the head (..., n)."""
     return linear(model, model.head_module, x)
+
+
+def times(multiplier: float, x: Tensor) -> Tensor:
+    """x with a multiplier, of which most models have none."""
+    return x if multiplier == 1.0 else x * multiplier
 
 
 def norm(model: Decoder, module: str, x: Tensor) -> Tensor:
@@ -154,7 +181,10 @@ def norm(model: Decoder, module: str, x: Tensor) -> Tensor:
 
 
 def attention(model: Decoder, block: str, x: Tensor, table: Tensor) -> Tensor:
-    """Causal self-attention, scores scaled by 1/sqrt(d); query head h has k/v head h K // H."""
+    """Causal self-attention; query head h has k/v head h K // H.
+
+    Scores are multiplied by the spec's multiplier or, without one, by 1 / sqrt(d).
+    """
     spec, (batch, length, width) = model.spec, x.shape
     heads = (spec.n_head, spec.n_kv_head, spec.n_kv_head)
     projected = [linear(model, block + name, x) for name in model.family.qkv]
@@ -168,7 +198,8 @@ def attention(model: Decoder, block: str, x: Tensor, table: Tensor) -> Tensor:
         q, k = rotate(spec, q, table), rotate(spec, k, table)
     if spec.n_kv_head != spec.n_head:
         k, v = (part.repeat_interleave(spec.n_head // spec.n_kv_head, dim=1) for part in (k, v))
-    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, d)
+    scale = spec.attention_multiplier
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)  # (B, H, T, d)
     return linear(
         model, block + model.family.out, mixed.transpose(1, 2).reshape(batch, length, width)
     )
@@ -199,14 +230,17 @@ def rotate(spec: Spec, x: Tensor, table: Tensor) -> Tensor:
 
 
 def mlp(model: Decoder, block: str, x: Tensor) -> Tensor:
-    """down(act(up x)), or gated: down(silu(gate x) * up x)."""
-    project = partial(linear, model)
-    modules = [block + name for name in model.family.mlp[model.spec.mlp]]
-    if model.spec.mlp == "plain":
-        up, down = modules
-        return project(down, ACTIVATIONS[model.spec.activation](project(up, x)))
-    gate, up, down = modules
-    return project(down, F.silu(project(gate, x)) * project(up, x))
+    """down(act(up x)), or with a gate: down(act(gate x) * up x)."""
+    *_, down = model.family.mlp[model.spec.mlp]
+    return linear(model, block + down, hidden(model, block, x))
+
+
+def hidden(model: Decoder, block: str, x: Tensor) -> Tensor:
+    """The hidden layer (B, T, hidden size) of an MLP, which its last matrix gets."""
+    act = ACTIVATIONS[model.spec.activation]
+    first, *others, _ = (block + name for name in model.family.mlp[model.spec.mlp])
+    activated = act(linear(model, first, x))
+    return activated * linear(model, others[0], x) if others else activated
 
 
 def linear(model: Decoder, module: str, x: Tensor) -> Tensor:

@@ -39,7 +39,8 @@ from slogpt_hf.parity.lockstep import Models, in_lockstep, splits, steps
 from slogpt_hf.parity.merging import Merged
 from slogpt_hf.parity.noise import redrawn_noise
 from slogpt_hf.parity.oracles import WITNESS_TOKENS, Testimony, recorded_beside
-from slogpt_hf.parity.reference import ask_reference
+from slogpt_hf.parity.reference import Hearing, hear_reference
+from slogpt_hf.parity.reference_name import asks
 from slogpt_hf.parity.report import Layer, ParityReport
 from slogpt_hf.parity.rounding import rounded
 from slogpt_hf.parity.shaken import (
@@ -54,6 +55,7 @@ from slogpt_hf.parity.shaken import (
 from slogpt_hf.parity.strange import require_usable_weights
 from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
 from slogpt_hf.parity.unchanged import changed_meanwhile, require_unchanged, stamps_of
+from slogpt_hf.parity.untouched import digests, touched
 from slogpt_hf.parity.validation_data import ValidationData
 
 PASSES_PER_BATCH = 4
@@ -119,9 +121,10 @@ def verify_artefact(
         seconds=time.perf_counter() - started,
         family=family_of(checkpoint),
         notes=found.notes,
+        witness_note=subject.hearing.note,
         **found.evidence,
     )
-    if not report.passed:
+    if not report.passed and not subject.touched:
         subject.require_unchanged()
     require_usable_weights(checkpoint, report)
     return resting(report, checkpoint)
@@ -142,6 +145,8 @@ class Examination:
         stored: the artefact's tensors.
         exact: the artefact in float64.
         single: the artefact in float32.
+        hearing: what came of asking the trainer's class.
+        touched: files that the trainer's class changed while it was asked.
     """
 
     def __init__(
@@ -162,6 +167,7 @@ class Examination:
         self.stored = StoredTensors(folder)
         self.exact, self.single = map(self.artefact_in, (torch.float64, torch.float32))
         self.tensors_were_equal = False
+        self.hearing, self.touched = Hearing(), tuple[str, ...]()
 
     def artefact_in(self, dtype: torch.dtype, attention: str | None = None) -> Streamed:
         """The artefact as a model that computes in ``dtype``."""
@@ -284,9 +290,13 @@ class Examination:
         )
 
     def testimonies(self) -> Iterator[Testimony]:
-        """What other witnesses say that the original computes."""
-        if self.reference is not None:
-            yield ask_reference(self.checkpoint, self.reference, self.witness_ids)
+        """What other witnesses say that the original computes; the trainer's class is asked."""
+        if asks(self.reference):
+            before = digests(self.checkpoint, self.folder)
+            self.hearing = hear_reference(self.checkpoint, self.reference, self.witness_ids)
+            self.touched = touched(before, self.checkpoint, self.folder)
+        if self.hearing.testimony is not None:
+            yield self.hearing.testimony
         if (recorded := recorded_beside(self.checkpoint)) is not None:
             yield recorded
 

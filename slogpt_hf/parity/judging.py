@@ -107,4 +107,7 @@ def _disagreement(witness: Witness) -> str:
     error, allowed = witness.built_in_error, witness.bound
     if error <= allowed:
         error, allowed = witness.error, allowed + witness.rounding
-    return f"{witness.name}: {who} differs by {error:.2e} (allowed {allowed:.2e}{exact})."
+    first = f", first at {witness.place}" if witness.place else ""
+    remedy = f" With {witness.remedy} it agrees: --set {witness.remedy}." if witness.remedy else ""
+    by = f"differs by {error:.2e} (allowed {allowed:.2e}{exact})"
+    return f"{witness.name}: {who} {by}{first}.{remedy}"

@@ -12,7 +12,7 @@ from slogpt_hf.parity.report import Level, ParityReport, Witness
 
 def speaks(witness: Witness, checkpoint: Checkpoint) -> bool:
     """Whether a witness agrees, on enough to confirm what the function rests on."""
-    return witness.agrees and covers(witness.length, checkpoint.spec)
+    return witness.agrees and not witness.not_taken and covers(witness.length, checkpoint.spec)
 
 
 def level_of(report: ParityReport, checkpoint: Checkpoint) -> Level:

@@ -44,6 +44,8 @@ class Testimony:
         exact: (B, T, V) in float64, every cast inside lifted; None if it has none.
         note: what a person has to know of how it was asked; empty if nothing.
         told: facts that it was told rather than knew, so that it cannot confirm them.
+        not_taken: recorded entries that are not known here and that it does not take either, so
+            that it cannot settle them.
         parts: what parts of it give for the first tokens of the first row, in float64.
         require_of_this_save: raises if it was made for another save of the checkpoint; None where
             it was asked about this one.
@@ -55,6 +57,7 @@ class Testimony:
     exact: Tensor | None = None
     note: str = ""
     told: tuple[str, ...] = ()
+    not_taken: tuple[str, ...] = ()
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     require_of_this_save: Callable[[], None] | None = None
 
@@ -123,7 +126,13 @@ def covers(length: int, spec: Spec) -> bool:
 def notes_of(heard: Iterable[Witness], spec: Spec) -> tuple[str, ...]:
     """What a person has to know of witnesses that agree and yet confirm nothing."""
     need = min(spec.block_size, WITNESS_TOKENS)
-    return tuple(
+    deaf = tuple(
+        f"{witness.name}: agrees, but takes no notice of {', '.join(witness.not_taken)}, which the "
+        "file records and nothing here knows"
+        for witness in heard
+        if witness.agrees and witness.not_taken
+    )
+    return deaf + tuple(
         f"{witness.name}: agrees on {witness.length} positions; it takes {need} to confirm what "
         "no file records, since positions and windows show late"
         for witness in heard
@@ -198,4 +207,5 @@ def _heard(said: Testimony, source: Decoder, models: Models) -> Witness:
         ids.shape[1],
         rounding,
         told=said.told,
+        not_taken=said.not_taken,
     )

@@ -135,6 +135,7 @@ class Witness:
         told: facts that it was told rather than knew, so that it confirms none of them.
         untold: facts of which another value would move its logits, in float32, by no more than
             rounding does, so that it confirms none of them.
+        not_taken: recorded entries that neither it nor slogpt-hf knows: it settles nothing then.
         place: where the built-in model first leaves it, e.g. ``layer 1, MLP``; empty if unknown.
         remedy: the one setting with which the built-in model agrees, e.g. ``activation=relu``;
             empty if there is none.
@@ -150,6 +151,7 @@ class Witness:
     length: int
     rounding: float = 0.0
     told: tuple[str, ...] = ()
+    not_taken: tuple[str, ...] = ()
     place: str = ""
     remedy: str = ""
     untold: tuple[str, ...] = ()
