@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import slogpt_hf.conversion
 from slogpt_hf.card import render_card, require_card_options
 from slogpt_hf.card.record import (
     CARD_FILE,
@@ -303,7 +304,7 @@ def identity_of(
     """The identity of the release that these settings make of a checkpoint.
 
     What shapes the artefact counts, however it was asked for: the dtype, how many tensors each
-    weights file takes, the tokenizer's content, and fields given by hand.
+    weights file takes, the tokenizer's content, fields given by hand, and the code that it ships.
     """
     conversion = plan_conversion(checkpoint, settings.dtype)
     shapes = conversion.plan.target_shapes(checkpoint.tensors.shapes)
@@ -314,6 +315,8 @@ def identity_of(
     }
     if checkpoint.given:
         shape["set"] = dict(checkpoint.given)
+    if code := conversion.target.modeling_file:
+        shape["code"] = sha256_of(Path(slogpt_hf.conversion.__file__).with_name(code))
     return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})
 
 

@@ -66,12 +66,15 @@ def command(
     anyone's. Exit code 0: equal; 4: not equal; 5: not proven, since a planted fault was not caught.
     """
     from slogpt_hf.build import verify
+    from slogpt_hf.conversion.shipped import faults_in
 
     if picture and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture {picture}: is not FILE.png.", hint="Name a file of PNG.")
     progress = progress_for(quiet)
     with _folder_of(artefact, flags, progress) as folder:
         report = verify(Path(model), folder, merged(flags), progress, trust_remote_code)
+        for fault in faults_in(folder):
+            click.echo(f"warning: {fault}", err=True)
     if picture:
         from slogpt_hf.parity.picture import draw
 

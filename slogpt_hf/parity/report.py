@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from slogpt_hf.checkpoints.assumptions import Assumption
@@ -226,6 +227,7 @@ class ParityReport:
         confirmed: facts that no file records and that a witness confirmed.
         loss: the recorded validation loss against the artefact's; None where it was not computed.
         witness_note: why no witness was heard, or which one ``auto`` took; for people.
+        versions: library to the version that computed all this; empty in older reports.
     """
 
     oracle: str
@@ -254,6 +256,7 @@ class ParityReport:
     confirmed: tuple[Assumption, ...] = ()
     loss: RecordedLoss | None = None
     witness_note: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missed(self) -> tuple[str, ...]:

@@ -33,11 +33,12 @@ from slogpt_hf.verification.checks import (
     own_files,
     parsed,
 )
+from slogpt_hf.verification.code import check_code
 from slogpt_hf.verification.contents import commit_of_tag, hash_contents, read_texts
 
 TEXTS = (RECORD_FILE, REPORT_FILE, SIGNATURE_FILE, CARD_FILE)
 MOST_TEXT_BYTES = 1 << 26  # of what is read into memory
-CHECKS = ("record", "files", "parity", "signature")
+CHECKS = ("record", "files", "parity", "code", "signature")
 
 __all__ = ["Check", "ReleaseError", "Verification", "parse_release", "verify_release"]
 
@@ -142,6 +143,7 @@ def verify_release(
         check_record(record, repo_id, tag),
         check_files(record, contents, download=download),
         check_parity(record, contents),
+        check_code(record, contents),
         check_signature(record, contents, signed, signer, required=require_signature),
     ]
     others = tuple(sorted(tree.keys() - own_files(record)))
