@@ -288,8 +288,9 @@ def identity_of(
     """The identity of the release that these settings make of a checkpoint.
 
     What shapes the artefact counts, however it was asked for: the dtype, how many tensors each
-    weights file takes, the tokenizer's content, fields given by hand, and what of the function
-    earlier versions did not know: what they released as another function is not released yet.
+    weights file takes, the tokenizer's content, fields given by hand, the code that it ships, and
+    what of the function earlier versions did not know: what they released as another function is
+    not released yet.
     """
     conversion = plan_conversion(checkpoint, settings.dtype)
     shapes = conversion.plan.target_shapes(checkpoint.tensors.shapes)

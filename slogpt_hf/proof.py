@@ -9,6 +9,7 @@ from pathlib import Path
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import CheckpointError
+from slogpt_hf.libraries import installed
 from slogpt_hf.parity import Behaviour, ParityReport
 from slogpt_hf.parity.untouched import TOUCHED
 from slogpt_hf.progress import Progress
@@ -58,6 +59,7 @@ def verified(
         )
     if report.first_divergence != TOUCHED:
         checkpoint.require_unchanged()
+    report = replace(report, versions=installed())
     return report if tokenizer is None else _with_tokenizer(report, tokenizer)
 
 

@@ -3,7 +3,6 @@
 Definitions: https://github.com/karpathy/llama2.c, ``model.py``; softmax1/llama2.c-tinystories,
 ``model.py``; the scales of Gemma, MiniCPM and Granite, which forks take over.
 """
-# ruff: noqa: N806, N812  names as the trainers have them
 
 import math
 from dataclasses import dataclass

@@ -4,7 +4,6 @@ Definitions: https://github.com/karpathy/nanoGPT, ``model.py``, before and after
 (tanh and exact GELU) and before 27 January 2023 (masks in the file, always biases); minGPT,
 ``mingpt/model.py``; build-nanogpt, ``train_gpt2.py``; EleutherAI/nanoGPT-mup, ``model.py``.
 """
-# ruff: noqa: N803, N806, N812  names as the trainers have them
 
 import math
 from dataclasses import dataclass

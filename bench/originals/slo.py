@@ -1,5 +1,4 @@
 """Slo: nanoGPT's names with four switches, and what a fork of it may change."""
-# ruff: noqa: N806, N812  names as the trainers have them
 
 import math
 from dataclasses import dataclass

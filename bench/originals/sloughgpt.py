@@ -1,5 +1,4 @@
 """SloughGPT: RMSNorm, SwiGLU, rotary positions on the two halves of a head, head of its own."""
-# ruff: noqa: N806, N812  names as the trainers have them
 
 import math
 from dataclasses import dataclass

@@ -1,5 +1,4 @@
 """The NanoGPT variant: LayerNorm with bias, linear layers without, head of its own."""
-# ruff: noqa: N806, N812  names as the trainers have them
 
 from dataclasses import dataclass
 

@@ -67,6 +67,7 @@ def command(
     fault was not caught.
     """
     from slogpt_hf.build import verify
+    from slogpt_hf.conversion.shipped import faults_in
     from slogpt_hf.parity.claims import meets
     from slogpt_hf.publishable import require_level
 
@@ -76,6 +77,8 @@ def command(
     with _folder_of(artefact, flags, progress) as folder:
         settings = merged(flags)
         report = verify(Path(model), folder, settings, progress, trust_remote_code)
+        for fault in faults_in(folder):
+            click.echo(f"warning: {fault}", err=True)
     if picture:
         from slogpt_hf.parity.picture import draw
 

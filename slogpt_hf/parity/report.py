@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from slogpt_hf.checkpoints.assumptions import Assumption
@@ -240,6 +241,7 @@ class ParityReport:
         loss: the recorded validation loss against the artefact's; None where it was not computed.
         witness_note: why no witness was heard, or which one ``auto`` took; for people.
         notes: what else a person has to know, such as why the recorded loss was not compared.
+        versions: library to the version that computed all this; empty in older reports.
     """
 
     oracle: str
@@ -269,6 +271,7 @@ class ParityReport:
     loss: RecordedLoss | None = None
     witness_note: str = ""
     notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missed(self) -> tuple[str, ...]:

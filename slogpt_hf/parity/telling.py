@@ -18,7 +18,7 @@ MARGIN = 2.0  # of the witness's bound: another value has to show beyond it and 
 
 def _activations(spec: Spec) -> Iterator[Spec]:
     if spec.mlp == "plain":
-        yield from (replace(spec, activation=name) for name in ACTIVATIONS)  # type: ignore[arg-type]
+        yield from (replace(spec, activation=name) for name in ACTIVATIONS)
 
 
 def _epsilons(spec: Spec) -> Iterator[Spec]:

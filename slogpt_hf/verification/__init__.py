@@ -32,13 +32,14 @@ from slogpt_hf.verification.checks import (
     own_files,
     parsed,
 )
+from slogpt_hf.verification.code import check_code
 from slogpt_hf.verification.contents import commit_of_tag, hash_contents, read_texts
 from slogpt_hf.verification.levels import check_level
 from slogpt_hf.verification.results import FAILED, NOT_CHECKED, Check
 
 TEXTS = (RECORD_FILE, REPORT_FILE, SIGNATURE_FILE, CARD_FILE)
 MOST_TEXT_BYTES = 1 << 26  # of what is read into memory
-CHECKS = ("record", "files", "parity", "level", "signature")
+CHECKS = ("record", "files", "parity", "level", "code", "signature")
 
 __all__ = ["Check", "ReleaseError", "Verification", "parse_release", "verify_release"]
 
@@ -149,6 +150,7 @@ def verify_release(
         check_files(record, contents, download=download),
         check_parity(record, contents),
         check_level(record, report),
+        check_code(record, contents),
         check_signature(record, contents, signed, signer, required=require_signature),
     ]
     others = tuple(sorted(tree.keys() - own_files(record)))
