@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from slogpt_hf.card.record import Record
 from slogpt_hf.conversion.shipped import SHIPPED, faults_of
-from slogpt_hf.verification.results import Check
 from slogpt_hf.verification.contents import Contents
+from slogpt_hf.verification.results import Check
 
 WARNING = "warning"
 

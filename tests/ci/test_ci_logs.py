@@ -196,7 +196,11 @@ def test_an_annotation_is_one_line_that_reads_back(
         expected = {"line": "3", "title": shown[0], "file": shown[2]}
         command = github_command(line)
         assert command is not None and command[0] == level
-        assert {k: v for k, v in command[1].items() if v} == without_passed_over(expected)
+        # The title is the last of the properties, behind which the runner strips white space.
+        expected = without_passed_over(expected)
+        if title := expected.pop("title", "").rstrip():
+            expected["title"] = title
+        assert {k: v for k, v in command[1].items() if v} == expected
         assert command[2] == without_passed_over({"": shown[1]}).get("", "")
     elif style is AZURE and level != "notice":
         command = azure_command(line)

@@ -116,7 +116,7 @@ def test_a_signed_release_is_what_was_proven(signed_hub: Path, cli: Cli, keys: P
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[0].startswith(f"{RELEASE} on {signed_hub}, commit ")
-    assert [line.split()[:2] for line in lines[2:7]] == [
+    assert [line.split()[:2] for line in lines[2:8]] == [
         ["record", "ok"],
         ["files", "ok"],
         ["parity", "ok"],
@@ -219,6 +219,7 @@ def test_a_file_that_would_be_loaded_besides_is_found(
         "files": "FAILED",
         "parity": "ok",
         "level": "ok",
+        "code": "ok",
         "signature": "ok",
     }
     assert "adapter_config.json is not of the release" in details["files"]
@@ -284,6 +285,7 @@ def test_a_copied_release_is_named(
             "files": "ok",
             "parity": "ok",
             "level": "ok",
+            "code": "ok",
             "signature": "ok",
         }
         assert f"release.json is that of {RELEASE}" in details["record"]

@@ -149,7 +149,7 @@ def test_a_release_end_to_end(
 ) -> None:
     checkpoint, hub, repo = golden(name) / "ckpt.pt", tmp_path / "hub", "me/model"
     run("release", checkpoint, "--repo-id", repo, "--hub", hub)
-    assert "equal to the original" in run("verify", checkpoint, f"{repo}@v1.0.0", "--hub", hub)
+    assert "proven equal to " in run("verify", checkpoint, f"{repo}@v1.0.0", "--hub", hub)
     checked = json.loads(run("verify-release", f"{repo}@v1.0.0", "--hub", hub, "--json"))
     assert {check["name"]: check["status"] for check in checked["checks"]}["code"] == "ok"
     assert "Nothing new" in run("release", checkpoint, "--repo-id", repo, "--hub", hub)
