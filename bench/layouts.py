@@ -82,7 +82,7 @@ class Model:
         fields = Fields(Path(dialect.name), {"model_args": {}}, {})
         found = dialect.architecture(fields)
         sizes = dict(self.sizes)
-        if found.mlp != "swiglu":
+        if found.mlp != "gated":
             sizes |= {"n_hidden": 4 * sizes["n_embd"], "n_kv_head": sizes["n_head"]}
         return found.spec(tied=dialect is slo.DIALECT, **sizes)
 

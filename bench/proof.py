@@ -3,6 +3,8 @@
 Clean conversions of random architectures, sizes, weights, dtypes and seeds, some of them trained
 first: every one must pass, and every fault of the list, planted in it, must be caught. With
 ``--tolerances`` the same planted faults are judged by the tolerances that conversion scripts use.
+With ``--corpus`` originals that are known go through the product, and what it says is compared with
+what is true.
 The exit code is 1 if anything was missed or a clean conversion refused.
 """
 
@@ -262,8 +264,16 @@ def main() -> int:
     parser.add_argument("--trained", type=int, default=12, help="of these, trained first")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tolerances", action="store_true", help="judge by other tolerances")
+    parser.add_argument("--corpus", action="store_true", help="what is said of known originals")
+    parser.add_argument("--entries", type=int, help="of the corpus, so many by the seed")
+    parser.add_argument("--only", default="", help="of the corpus, names that match this")
+    parser.add_argument("--thorough", action="store_true", help="witnesses of every file")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    if given.corpus:
+        from corpus import corpus
+
+        return 0 if corpus(given.entries, given.seed, given.thorough, given.only) else 1
     if given.tolerances:
         tolerances(given.count, given.trained, given.seed)
         return 0

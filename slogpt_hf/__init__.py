@@ -1,4 +1,4 @@
-"""Release SloGPT checkpoints on the Hugging Face Hub, proven equal to the original.
+"""Release SloGPT checkpoints on the Hugging Face Hub, with a proof that says what it rests on.
 
 >>> from pathlib import Path
 >>> import slogpt_hf

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import slogpt_hf.conversion
 from slogpt_hf.card import render_card, require_card_options
 from slogpt_hf.card.record import (
     CARD_FILE,
     PICTURES,
     RECORD_FILE,
     REPORT_FILE,
-    UNHASHED,
     Record,
-    artefact_files,
     dump_json,
+    hash_files,
     identity,
     read_record,
 )
-from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
+from slogpt_hf.checkpoints import Checkpoint, Spec, read_checkpoint
+from slogpt_hf.checkpoints.unknown import require_known, witness_in_sight
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.conversion.safetensors_layout import shards_for
 from slogpt_hf.errors import (
@@ -33,14 +33,18 @@ from slogpt_hf.errors import (
 )
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
 from slogpt_hf.parity import ParityReport
-from slogpt_hf.parity.reference_name import split_reference
+from slogpt_hf.parity.claims import NOT_EQUAL
+from slogpt_hf.parity.reference_name import require_reference
 from slogpt_hf.progress import SILENT, Progress, human_bytes
 from slogpt_hf.proof import verified
+from slogpt_hf.publishable import require_as_written, require_level
 from slogpt_hf.recording import original_notes, record_of
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice, choose_tokenizer
 from slogpt_hf.watch import Provenance, provenance_of
 from slogpt_hf.watch.event import Event
+
+EARLIER_ACTIVATIONS = {"plain": "gelu", "gated": "silu"}  # of every MLP, before it was a fact
 
 
 def convert(
@@ -67,7 +71,8 @@ def convert(
     Raises:
         UsageError: ``output`` exists, or a setting cannot be meant.
         CheckpointError: the checkpoint or vocabulary cannot be read.
-        ParityError: the artefact is not equal to the original; ``output`` is not made.
+        ParityError: the artefact is not equal to the original, or the proof rests on less than
+            ``require_witness`` asks for; ``output`` is not made.
         GateInvalidError: the proof would not have caught a fault; ``output`` is not made.
     """
     require_card_options(settings.license, settings.languages, settings.template)
@@ -103,14 +108,17 @@ def verify(
         CheckpointError: one of the two cannot be read.
     """
     checkpoint = open_checkpoint(checkpoint_path, settings)
-    _require_reference(settings)
+    require_reference(settings.reference)
     try:
         choice = tokenizer_for(checkpoint, settings)
     except (UsageError, CheckpointError):
         if settings.dataset or settings.tokenizer:
             raise
         choice = TokenizerChoice()  # without a dataset the ids decide alone
-    return verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
+    report = verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
+    if report.passed and report.level != "witnessed":
+        require_known(checkpoint)
+    return report
 
 
 def build_artefact(
@@ -126,13 +134,16 @@ def build_artefact(
 
     Raises:
         CheckpointError: a weight is not finite, or the file changed since it was opened.
-        ParityError: the model or its tokenizer is not equal to the original.
+        ParityError: the model or its tokenizer is not equal to the original, a file changed while
+            it was proven, or the proof rests on less than ``require_witness`` asks for.
         GateInvalidError: the proof would not have caught a fault.
     """
     checkpoint.require_unchanged()
     conversion = plan_conversion(checkpoint, settings.dtype)
     # Before anything takes long.
-    _require_reference(settings)
+    require_reference(settings.reference)
+    if not witness_in_sight(checkpoint, settings.reference):
+        require_known(checkpoint)
     original = original_notes(checkpoint, settings)
     merges = len(conversion.plan.merges)
     progress.line(
@@ -149,16 +160,25 @@ def build_artefact(
             advance=advance,
         )
     choice.write(folder, checkpoint)
+    # Before the proof, which may run the training repository's code; the record holds these.
+    written = hash_files(folder)
     report = verified(checkpoint, folder, choice, settings, progress)
+    require_as_written(folder, written, checkpoint.path)
     progress.line(f"   proof: {report.summary()}")
+    if report.passed and report.level != "witnessed":
+        require_known(checkpoint)
     if report.passed and not report.caught:
         raise GateInvalidError(
             f"{checkpoint.path}: the converted model is not proven: no fault could be planted.",
             hint="Please report this as a bug of slogpt-hf. Nothing was published.",
         )
     if not report.passed:
-        raise _not_proven(checkpoint.path, report, Path(settings.report))
-    _write_report(folder, report)
+        raise _not_proven(checkpoint.path, report, settings)
+    try:
+        require_level(report, settings.require_witness, checkpoint.path, _heard(report))
+    except ParityError as error:
+        raise ParityError(error.message, hint=f"{error.hint} {_keep(report, settings)}") from None
+    written |= _write_report(folder, report)
     record = record_of(
         checkpoint,
         artefact,
@@ -169,6 +189,7 @@ def build_artefact(
         identity=identity_of(checkpoint_sha256, checkpoint, choice, settings),
         date=today(),
         source=source,
+        files=written,
         more_notes=original,
     )
     (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")
@@ -221,42 +242,6 @@ def render_artefact_card(folder: Path, settings: Settings, *, write: bool = Fals
     return text
 
 
-def require_unchanged(
-    folder: Path, record: Mapping[str, Any], most_bytes: int | None = None
-) -> None:
-    """Raise unless every file of an artefact is the one that was proven.
-
-    Args:
-        folder: the artefact.
-        record: its record.
-        most_bytes: larger files need only be there; None to look into every file.
-
-    Raises:
-        ParityError: the artefact was never proven, or a file changed since.
-    """
-    if not record.get("parity", {}).get("passed"):
-        raise ParityError(
-            f"{folder}: was never proven equal to its original.",
-            hint="Make an artefact with: slogpt-hf convert-model DATASET MODEL OUTPUT",
-        )
-    found, proven = artefact_files(folder), record["files"]
-    changed = sorted(
-        name
-        for name in (found.keys() | proven.keys()).difference(UNHASHED)
-        if name not in found
-        or name not in proven
-        or (
-            (most_bytes is None or found[name].stat().st_size <= most_bytes)
-            and sha256_of(found[name]) != proven[name]
-        )
-    )
-    if changed:
-        raise ParityError(
-            f"{folder}: {', '.join(changed)} changed since the artefact was proven.",
-            hint="Convert the checkpoint again; what is published is what was proven.",
-        )
-
-
 def open_checkpoint(path: Path, settings: Settings) -> Checkpoint:
     """Read a checkpoint with the fields and the base that the settings name."""
     return read_checkpoint(path, settings.given, settings.base_path)
@@ -303,7 +288,9 @@ def identity_of(
     """The identity of the release that these settings make of a checkpoint.
 
     What shapes the artefact counts, however it was asked for: the dtype, how many tensors each
-    weights file takes, the tokenizer's content, and fields given by hand.
+    weights file takes, the tokenizer's content, fields given by hand, the code that it ships, and
+    what of the function earlier versions did not know: what they released as another function is
+    not released yet.
     """
     conversion = plan_conversion(checkpoint, settings.dtype)
     shapes = conversion.plan.target_shapes(checkpoint.tensors.shapes)
@@ -314,20 +301,43 @@ def identity_of(
     }
     if checkpoint.given:
         shape["set"] = dict(checkpoint.given)
+    if code := conversion.target.modeling_file:
+        shape["code"] = sha256_of(Path(slogpt_hf.conversion.__file__).with_name(code))
+    if function := _beyond_earlier(checkpoint.spec):
+        shape["function"] = function
     return identity(checkpoint_sha256, shape | {"tokenizer": choice.fingerprint})
 
 
-def _require_reference(settings: Settings) -> None:
-    if settings.reference is not None:
-        split_reference(settings.reference)
+def _beyond_earlier(spec: Spec) -> dict[str, Any]:
+    """What a function has that earlier versions took for something else."""
+    earlier = {
+        "activation": EARLIER_ACTIVATIONS[spec.mlp],
+        "attention_multiplier": None,
+        "embedding_multiplier": 1.0,
+        "residual_multiplier": 1.0,
+        "logit_multiplier": 1.0,
+    }
+    facts = spec.to_dict()
+    return {name: facts[name] for name, value in earlier.items() if facts[name] != value}
 
 
-def _not_proven(path: Path, report: ParityReport, kept: Path) -> SloGPTError:
+def _heard(report: ParityReport) -> str:
+    """What witnesses were heard, or why none was, for a message."""
+    return "; ".join(filter(None, (report.witness_note.rstrip("."), *report.notes)))
+
+
+def _keep(report: ParityReport, settings: Settings) -> str:
+    """Keep a report of what is not published; a sentence that says where it is."""
+    path = Path(settings.report)
     try:
-        write_atomically(kept, dump_json(report.to_dict()))
-        hint = f"The whole report is in {kept}."
+        write_atomically(path, dump_json(report.to_dict()))
     except UsageError as error:  # the verdict counts, and its exit code
-        hint = f"The report could not be kept: {error}"
+        return f"The report could not be kept: {error}"
+    return f"The whole report is in {path}."
+
+
+def _not_proven(path: Path, report: ParityReport, settings: Settings) -> SloGPTError:
+    hint = _keep(report, settings)
     if report.verdict == "invalid":
         return GateInvalidError(
             f"{path}: the converted model is not proven, since the gate is invalid: "
@@ -335,16 +345,18 @@ def _not_proven(path: Path, report: ParityReport, kept: Path) -> SloGPTError:
             hint=f"Please report this as a bug of slogpt-hf. {hint}",
         )
     return ParityError(
-        f"{path}: the converted model is NOT equal to the original; {report.reason} "
-        "Nothing was published.",
+        f"{path}: the converted model is {NOT_EQUAL}; {report.reason} Nothing was published.",
         hint=hint,
     )
 
 
-def _write_report(folder: Path, report: ParityReport) -> None:
+def _write_report(folder: Path, report: ParityReport) -> dict[str, str]:
+    """Write the report and its pictures; path in the artefact to SHA-256."""
     from slogpt_hf.parity.picture import PALETTES, draw
 
     content = report.to_dict()
-    (folder / REPORT_FILE).write_text(dump_json(content), encoding="utf-8")
-    for theme, name in PICTURES.items():
-        (folder / name).write_bytes(draw(content, PALETTES[theme]))
+    files = {REPORT_FILE: dump_json(content).encode()}
+    files |= {name: draw(content, PALETTES[theme]) for theme, name in PICTURES.items()}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}

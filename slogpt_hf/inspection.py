@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from slogpt_hf.build import open_checkpoint, tokenizer_for
+from slogpt_hf.checkpoints.unknown import Unknown
 from slogpt_hf.conversion import plan_conversion
 from slogpt_hf.errors import SloGPTError
 from slogpt_hf.settings import Settings
@@ -45,8 +47,16 @@ def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str
         "adapters": len(checkpoint.adapters),
         "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
         "profile": dict(checkpoint.facts.profile),
+        "assumptions": [asdict(assumption) for assumption in checkpoint.assumptions],
+        "unknown": [_unknown(entry) for entry in checkpoint.unknown],
         "notes": list(checkpoint.notes),
     }
+
+
+def _unknown(entry: Unknown) -> dict[str, Any]:
+    value = entry.value
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return asdict(entry) | {"value": value if finite else str(value)}
 
 
 def _vocabulary(checkpoint: Any, settings: Settings) -> str:

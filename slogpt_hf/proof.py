@@ -9,7 +9,9 @@ from pathlib import Path
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import CheckpointError
+from slogpt_hf.libraries import installed
 from slogpt_hf.parity import Behaviour, ParityReport
+from slogpt_hf.parity.untouched import TOUCHED
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice, TokenizerReport, check_choice, has_tokenizer
@@ -39,6 +41,7 @@ def verified(
         CheckpointError: something cannot be read, or changed meanwhile.
     """
     from slogpt_hf.parity.gate import n_passes, verify_artefact
+    from slogpt_hf.parity.validation_data import validation_data
 
     tokenizer = _tokenizer_report(checkpoint, folder, choice, settings, progress, trust_remote_code)
     text_ids = choice.text_ids(checkpoint.spec.block_size)
@@ -50,10 +53,13 @@ def verified(
             folder,
             text_ids=text_ids,
             reference=settings.reference,
+            validation=validation_data(checkpoint, choice),
             trust_remote_code=trust_remote_code,
             advance=advance,
         )
-    checkpoint.require_unchanged()
+    if report.first_divergence != TOUCHED:
+        checkpoint.require_unchanged()
+    report = replace(report, versions=installed())
     return report if tokenizer is None else _with_tokenizer(report, tokenizer)
 
 
@@ -72,8 +78,13 @@ def _tokenizer_report(
     """
     if not has_tokenizer(folder):
         return None
-    rows = checkpoint.spec.vocab_size
-    check = partial(check_choice, folder, rows=rows, trust_remote_code=trust_remote_code)
+    check = partial(
+        check_choice,
+        folder,
+        rows=checkpoint.spec.vocab_size,
+        model_max_length=checkpoint.spec.block_size,
+        trust_remote_code=trust_remote_code,
+    )
     if choice.corpus is None:
         return check(choice)
     try:

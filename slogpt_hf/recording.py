@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from slogpt_hf.card import generate_sample
 from slogpt_hf.card.facts import profile_rows, remote_url, setting_rows, without_folders
-from slogpt_hf.card.record import SCHEMA, Record, hash_files
+from slogpt_hf.card.record import SCHEMA, Record
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.checkpoints.fields import readable
 from slogpt_hf.conversion import Artefact
 from slogpt_hf.errors import UsageError
+from slogpt_hf.libraries import TRANSFORMERS
 from slogpt_hf.parity import ParityReport
+from slogpt_hf.parity.stated import told
 from slogpt_hf.settings import Settings
 from slogpt_hf.tokenizers import TokenizerChoice
 from slogpt_hf.version import __version__
@@ -30,6 +32,8 @@ VERDICT_FIELDS = (
 )
 # Of reports since schema 2.
 FURTHER_FIELDS = ("verdict", "shaken_error", "caught")
+# Of reports since schema 3, beside the assumptions.
+LEVEL_FIELDS = ("level", "family")
 
 
 def record_of(
@@ -43,6 +47,7 @@ def record_of(
     identity: str,
     date: str,
     source: Provenance,
+    files: Mapping[str, str],
     more_notes: Sequence[str] = (),
 ) -> Record:
     """The record of an artefact that is proven and whole but for the record and the card.
@@ -57,12 +62,13 @@ def record_of(
         identity: what makes two releases the same.
         date: ``YYYY-MM-DD``.
         source: where the checkpoint comes from.
+        files: path in the artefact to the SHA-256 that the file had when it was written.
         more_notes: sentences for the card beside those that the checkpoint itself gives.
     """
     facts, verdict = checkpoint.facts, report.to_dict()
     tokenizer = choice.facts(artefact.folder)
-    if files := tokenizer.get("source"):
-        tokenizer["source"] = _public_source(files)
+    if named := tokenizer.get("source"):
+        tokenizer["source"] = _public_source(named)
     return {
         "schema": SCHEMA,
         "tool": f"slogpt-hf {__version__}",
@@ -101,12 +107,16 @@ def record_of(
             "tokenizer_sha256": tokenizer["sha256"],
         },
         "tokenizer": tokenizer,
-        "parity": {name: verdict[name] for name in (*VERDICT_FIELDS, *FURTHER_FIELDS)}
-        | {"oracle": report.oracle},
+        "parity": {
+            **{name: verdict[name] for name in (*VERDICT_FIELDS, *FURTHER_FIELDS, *LEVEL_FIELDS)},
+            "assumptions": [told(assumption) for assumption in report.assumptions],
+            "oracle": report.oracle,
+        },
+        "versions": {"proven": dict(report.versions), "loads": {"transformers": TRANSFORMERS}},
         "license": settings.license,
         "languages": list(settings.languages),
         "sample": generate_sample(artefact.folder),
-        "files": hash_files(artefact.folder),
+        "files": dict(files),
         "previous": [],
     }
 

@@ -12,7 +12,6 @@ from slogpt_hf.build import (
     hash_checkpoint,
     identity_of,
     open_checkpoint,
-    require_unchanged,
     today,
     tokenizer_for,
 )
@@ -34,7 +33,9 @@ from slogpt_hf.hub.rounds import BranchMovedError, until_settled
 from slogpt_hf.hub.state import RepoState, read_state
 from slogpt_hf.hub.uploads import Uploads
 from slogpt_hf.hub.versions import FIRST, filled, next_version, ref_from
+from slogpt_hf.parity.stated import stated
 from slogpt_hf.progress import SILENT, Progress
+from slogpt_hf.publishable import require_level, require_unchanged
 from slogpt_hf.settings import Settings
 from slogpt_hf.signing import require_signing
 from slogpt_hf.stamping import stamped
@@ -68,7 +69,8 @@ def release_checkpoints(
     Raises:
         UsageError: a path or setting that cannot be meant.
         CheckpointError: a checkpoint or vocabulary that cannot be read.
-        ParityError: an artefact that is not equal to its original; it is not published.
+        ParityError: an artefact that is not equal to its original, or whose proof rests on less
+            than ``require_witness`` asks for; it is not published.
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
     """
@@ -102,13 +104,15 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
 
     Raises:
         UsageError: ``artefact`` is none, or a setting cannot be meant.
-        ParityError: a file of it changed since it was proven.
+        ParityError: a file of it changed since it was proven, or its proof rests on less than
+            ``require_witness`` asks for.
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
     """
     repo_id = _preflight(settings)
     record = read_record(artefact)
     require_unchanged(artefact, record, OVERLAPPED_BYTES)
+    require_level(stated(record["parity"]), settings.require_witness, artefact, again=True)
     values = _record_values(record)
     _require_names(settings, values)
     with hub_of(settings, repo_id, progress.line) as hub:

@@ -21,11 +21,13 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 PROMOTIONS = ("latest", "best", "never")
 TRANSFERS = ("auto", "xet", "lfs")
 SELECTIONS = ("all", "latest", "best")
+WITNESSES = ("witnessed", "corroborated")
 CHOICES = {
     "dtype": DTYPES,
     "promote": PROMOTIONS,
     "transfer": TRANSFERS,
     "which": SELECTIONS,
+    "require_witness": WITNESSES,
 }
 REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 characters at most
     r"(?=.{1,96}$)(?!.*(?:--|\.\.|\.git(?:/|$)))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII
@@ -33,6 +35,8 @@ REPO_ID = re.compile(  # as huggingface_hub's validate_repo_id has it, and 96 ch
 TYPE_PREFIXES = ("datasets/", "models/", "spaces/")  # of Hub URLs; no one's namespace
 MOST_FILE_BYTES = 1 << 16
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+NAME = re.compile(r"[A-Za-z_][\w.^*-]{0,79}", re.ASCII)  # a word, or an entry of a file
+IGNORE = "ignore"
 LONGEST_NUMBER = 24  # characters; no setting has a longer one
 LARGEST_SIZE = 2**63  # bytes; no file is larger
 
@@ -63,7 +67,8 @@ class Settings:
     )
     set: tuple[str, ...] = _setting(
         (),
-        "Field that no file records, as NAME=VALUE, e.g. n_head=8; may be given several times.",
+        "Field that no file records, as NAME=VALUE, e.g. n_head=8 or activation=gelu_tanh; "
+        "ignore=NAME accepts a recorded one that is not known; may be given several times.",
     )
     base: str | None = _setting(
         None, "Checkpoint that an adapter-only checkpoint was trained on; both are merged."
@@ -75,6 +80,11 @@ class Settings:
         None,
         "Model class of the training repository to be asked as well, as FILE.py:CLASS. Its code "
         "runs, in a process without tokens in its environment and, if possible, without a network.",
+    )
+    require_witness: str | None = _setting(
+        None,
+        "Publish only what a witness of the trainer's confirms: witnessed (its model class or "
+        "recorded logits) or corroborated (also its recorded loss); default: neither is needed.",
     )
     dtype: str | None = _setting(
         None, f"Dtype of the artefact: {', '.join(DTYPES)}; default: kept."
@@ -151,9 +161,15 @@ class Settings:
         self.given  # noqa: B018  raises where a value cannot be meant
 
     @property
-    def given(self) -> dict[str, bool | int | float]:
-        """What ``set`` says, name to value; of two values for one name the last counts."""
-        return dict(map(given_field, self.set))
+    def given(self) -> dict[str, Any]:
+        """What ``set`` says, name to value; of two values for one name the last counts.
+
+        ``ignore`` may be said several times and is a list of names.
+        """
+        said = [given_field(text) for text in self.set]
+        ignored = sorted({str(value) for name, value in said if name == IGNORE})
+        given: dict[str, Any] = {name: value for name, value in said if name != IGNORE}
+        return given | ({IGNORE: ignored} if ignored else {})
 
     @property
     def base_path(self) -> Path | None:
@@ -208,24 +224,43 @@ def load_settings(
     return Settings(**values | {"set": (*fields_set, *(flags.get("set") or ()))})
 
 
-def given_field(text: str) -> tuple[str, bool | int | float]:
-    """Name and value of ``NAME=VALUE``: a whole number, a number, or true or false.
+def given_field(text: str) -> tuple[str, bool | int | float | str]:
+    """Name and value of ``NAME=VALUE``: a number, true or false, or a word.
+
+    Short names (``eps``, ``theta``, ``pairs``, ``scale``, ``gelu``) and other words for the same
+    (``gelu_new`` for ``gelu_tanh``) come as those that are used.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of these, or a word where the field takes none of that name.
     """
+    from slogpt_hf.checkpoints.words import field_named, require_word
+
     name, equals, value = (part.strip() for part in text.partition("="))
-    if name.isidentifier() and equals and len(value) <= LONGEST_NUMBER:
-        if value.lower() in ("true", "false"):
-            return name, value.lower() == "true"
-        for kind in (int, float) if NUMBER.fullmatch(value) else ():
-            with suppress(ValueError):
-                if math.isfinite(number := kind(value)):
-                    return name, number
+    if name.isidentifier() and equals:
+        said = value if name == IGNORE else _number_or_switch(value)
+        if said is not None and (name != IGNORE or NAME.fullmatch(value)):
+            full, meant = field_named(name, said)
+            require_word(full, meant)
+            return full, meant
+        full, meant = field_named(name, value)
+        if NAME.fullmatch(value) and require_word(full, meant):
+            return full, meant
     raise UsageError(
-        f"--set {text[:80]!r}: is not NAME=VALUE with a number, true or false.",
-        hint="Write e.g. --set n_head=8 --set block_size=256.",
+        f"--set {text[:80]!r}: is not NAME=VALUE with a number, true or false, or a word.",
+        hint="Write e.g. --set n_head=8 --set block_size=256 --set activation=gelu_tanh.",
     )
+
+
+def _number_or_switch(value: str) -> bool | int | float | None:
+    if len(value) > LONGEST_NUMBER:
+        return None
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for kind in (int, float) if NUMBER.fullmatch(value) else ():
+        with suppress(ValueError):
+            if math.isfinite(number := kind(value)):
+                return number
+    return None
 
 
 def size_in_bytes(text: str) -> int:
@@ -321,14 +356,19 @@ def _typed(name: str, value: Any, where: str) -> Any:
 
 def _fields(value: Any, where: str) -> tuple[str, ...]:
     if isinstance(value, dict):
-        for name, number in value.items():
+        items = [
+            (name, each)
+            for name, said in value.items()
+            for each in (said if name == IGNORE and isinstance(said, list) else [said])
+        ]
+        for name, number in items:
             if type(number) not in (bool, int, float, str):  # text, as YAML takes 1e-6 for one
                 kind = "nothing" if number is None else f"a {type(number).__name__}"
                 raise UsageError(
-                    f"{where}: {first_line(name, 80)} is {kind}, not a number.",
+                    f"{where}: {first_line(name, 80)} is {kind}, not a number or a word.",
                     hint="Write e.g. 'set: {n_head: 8, block_size: 256}'.",
                 )
-        return tuple(f"{name}={number}" for name, number in value.items())
+        return tuple(f"{name}={number}" for name, number in items)
     if isinstance(value, str):
         return tuple(value.replace(",", " ").split())
     raise UsageError(

@@ -39,11 +39,14 @@ NOTHING = ""  # key of the line that says so
 
 def released_as(path: Path, settings: Settings, progress: Progress, candidate: Candidate) -> str:
     """Release a fetched checkpoint; what to say about it."""
+    from slogpt_hf.parity.claims import MOST_ASSUMED, claim
+    from slogpt_hf.parity.stated import stated
     from slogpt_hf.release import release_checkpoints
 
     (release,) = release_checkpoints([path], settings, progress, candidate.provenance)
     verb = "released as" if release.released else "released before as"
-    return f"{verb} {release.tag} (commit {release.commit[:12]}, {release.url})"
+    words = claim(stated(release.record["parity"]), MOST_ASSUMED)
+    return f"{verb} {release.tag} (commit {release.commit[:12]}, {release.url}), {words}"
 
 
 @dataclass(frozen=True)

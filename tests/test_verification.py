@@ -17,7 +17,7 @@ from slogpt_hf.errors import UsageError
 from slogpt_hf.hub.tree import HubFile, git_blob_id
 from slogpt_hf.parity.report import Comparison, Control, ParityReport
 from slogpt_hf.recording import FURTHER_FIELDS, VERDICT_FIELDS
-from slogpt_hf.verification import checks, parse_release
+from slogpt_hf.verification import checks, parse_release, results
 from slogpt_hf.verification.contents import Contents
 
 REPO, TAG = "me/model", "v1.0.0"
@@ -68,24 +68,24 @@ def contents_of(report: Any, *faults: str, **files: str) -> Contents:
     return Contents(tree, {REPORT_FILE: json.dumps(report).encode()}, digests, faults)
 
 
-def parity_of(report: Any, record: dict[str, Any] | None = None) -> checks.Check:
+def parity_of(report: Any, record: dict[str, Any] | None = None) -> results.Check:
     record = record or record_of(report if isinstance(report, dict) else {})
     return checks.check_parity(record, contents_of(report))
 
 
 def test_a_report_that_passed_is_a_proof() -> None:
     found = parity_of(REPORT)
-    assert found.status == checks.OK
+    assert found.status == results.OK
     assert "float64 error 3.0e-15 (bound 1.0e-10)" in found.detail
-    assert parity_of(REPORT | {"merge_error": 1e-11}).status == checks.OK
+    assert parity_of(REPORT | {"merge_error": 1e-11}).status == results.OK
 
 
 def test_a_release_of_schema_1_still_verifies() -> None:
     old = {k: v for k, v in REPORT.items() if k not in (*FURTHER_FIELDS, "controls", "missed")}
     old["schema"] = 1
-    assert parity_of(old).status == checks.OK
-    assert parity_of(old | {"failures": ["prose: far off."]}).status == checks.FAILED
-    assert parity_of(old | {"schema": 2}).status == checks.FAILED
+    assert parity_of(old).status == results.OK
+    assert parity_of(old | {"failures": ["prose: far off."]}).status == results.FAILED
+    assert parity_of(old | {"schema": 2}).status == results.FAILED
 
 
 FORGED: dict[str, tuple[dict[str, Any], str]] = {
@@ -120,7 +120,7 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_forged_report_is_none_even_where_the_record_agrees(kind: str) -> None:
     change, message = FORGED[kind]
     found = parity_of(REPORT | change)
-    assert found.status == checks.FAILED and message in found.detail
+    assert found.status == results.FAILED and message in found.detail
     assert len(found.detail) < 1000
 
 
@@ -130,22 +130,22 @@ def test_every_figure_is_that_of_the_record(field: str) -> None:
         record = record_of(REPORT)
         record["parity"][field] = other
         found = parity_of(REPORT, record)
-        assert found.status == checks.FAILED
+        assert found.status == results.FAILED
         assert f"{field} is {REPORT[field]} in parity.json, {other} in release.json" in found.detail
     record = record_of(REPORT)
     del record["parity"][field]
-    assert parity_of(REPORT, record).status == checks.FAILED
-    assert parity_of({k: v for k, v in REPORT.items() if k != field}).status == checks.FAILED
+    assert parity_of(REPORT, record).status == results.FAILED
+    assert parity_of({k: v for k, v in REPORT.items() if k != field}).status == results.FAILED
 
 
 @pytest.mark.parametrize("report", [None, [], "x", 1, {}])
 def test_what_is_no_report_is_no_proof(report: Any) -> None:
-    assert parity_of(report).status == checks.FAILED
+    assert parity_of(report).status == results.FAILED
 
 
 def test_a_report_that_the_record_does_not_list_is_no_proof() -> None:
     found = parity_of(REPORT, record_of(REPORT, files={}))
-    assert found.status == checks.FAILED and "release.json lists no parity.json" in found.detail
+    assert found.status == results.FAILED and "release.json lists no parity.json" in found.detail
 
 
 values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([])
@@ -155,7 +155,7 @@ values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 def test_any_report_gets_a_verdict(change: dict[str, Any], agreeing: bool) -> None:
     report = REPORT | change
     found = parity_of(report, record_of(report if agreeing else REPORT))
-    if found.status == checks.OK:
+    if found.status == results.OK:
         assert report["passed"] == 1 and report["failures"] == []
         assert report["fp64_error"] == REPORT["fp64_error"] <= report["fp64_bound"] <= 1e-10
         assert report["fp32_error"] == REPORT["fp32_error"] <= report["fp32_bound"] < math.inf
@@ -164,7 +164,7 @@ def test_any_report_gets_a_verdict(change: dict[str, Any], agreeing: bool) -> No
 def test_the_bound_is_that_of_the_gate() -> None:
     from slogpt_hf.parity.gate import FP64_BOUND
 
-    assert checks.FP64_BOUND == FP64_BOUND
+    assert results.FP64_BOUND == FP64_BOUND
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_the_bound_is_that_of_the_gate() -> None:
 )
 def test_a_record_of_another_release_is_named(change: dict[str, Any]) -> None:
     found = checks.check_record(record_of(REPORT, **change), REPO, TAG)
-    assert found.status == checks.FAILED and len(found.detail) < 400
-    assert checks.check_record(record_of(REPORT), REPO, TAG).status == checks.OK
+    assert found.status == results.FAILED and len(found.detail) < 400
+    assert checks.check_record(record_of(REPORT), REPO, TAG).status == results.OK
 
 
 @pytest.mark.parametrize(
@@ -205,12 +205,12 @@ def test_a_record_of_another_release_is_named(change: dict[str, Any]) -> None:
 )
 def test_files_that_are_not_those_of_the_record(contents: Contents, message: str) -> None:
     found = checks.check_files(record_of(REPORT), contents, download=True)
-    assert found.status == checks.FAILED and message in found.detail
+    assert found.status == results.FAILED and message in found.detail
 
 
 def test_files_beside_the_release_do_no_harm() -> None:
     contents = contents_of(REPORT, parity_json="0", model_safetensors="1", LICENSE="2", a_ipynb="3")
-    assert checks.check_files(record_of(REPORT), contents, download=True).status == checks.OK
+    assert checks.check_files(record_of(REPORT), contents, download=True).status == results.OK
 
 
 def test_many_problems_are_counted() -> None:
@@ -240,7 +240,7 @@ def test_a_signature_vouches_for_the_whole_release(
 ) -> None:
     contents = contents_of(REPORT, parity_json="0", model_safetensors="1", release_json="9")
     found = checks.check_signature(record_of(REPORT), contents, signed, None, required=True)
-    assert found.status == (checks.FAILED if message else checks.OK)
+    assert found.status == (results.FAILED if message else results.OK)
     assert message is None or message in found.detail
 
 

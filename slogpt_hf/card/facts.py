@@ -152,6 +152,7 @@ class CardFacts:
         profile: what a ``.sou`` file tells of itself.
         quantisation: ``kind`` and ``group_size`` of a quantised checkpoint; None for any other.
         has_pictures: the proof lies in the artefact as pictures too.
+        loads: library to the range of its versions that the artefact is made for.
     """
 
     spec: Spec
@@ -183,6 +184,7 @@ class CardFacts:
     profile: Mapping[str, Any] = field(default_factory=dict)
     quantisation: Mapping[str, Any] | None = None
     has_pictures: bool = False
+    loads: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -235,6 +237,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             profile=source.get("profile", {}),
             quantisation=source.get("quantisation"),
             has_pictures=set(PICTURES.values()) <= record["files"].keys(),
+            loads=record.get("versions", {}).get("loads", {}),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(

@@ -13,7 +13,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slogpt_hf.card.record import LEDGER_CHECKPOINT, LEDGER_FIELDS, Record, is_record
+from slogpt_hf.card.record import (
+    LEDGER_CHECKPOINT,
+    LEDGER_FIELDS,
+    LEDGER_NOT_PARITY,
+    Record,
+    is_record,
+)
 
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -90,6 +96,7 @@ def ledger(record: Mapping[str, Any] | None, commit: str | None = None) -> list[
     known = record["checkpoint"]
     own = {name: record.get(name) for name in LEDGER_FIELDS} | {
         "checkpoint": {name: known.get(name) for name in LEDGER_CHECKPOINT},
+        "parity": {n: v for n, v in record["parity"].items() if n not in LEDGER_NOT_PARITY},
         "commit": commit,
     }
     return [own, *record["previous"]]

@@ -20,6 +20,8 @@ SCHEMA = 1
 LEDGER_FIELDS = ("version", "tag", "identity", "date", "source", "model", "parity")
 # Of the checkpoint a ledger keeps what tells one from another; the rest is in its own release.
 LEDGER_CHECKPOINT = ("file", "sha256", "dialect", "dtype", "step", "val_loss")
+# Of the proof a ledger leaves out what is long; the level says whether there is any.
+LEDGER_NOT_PARITY = ("assumptions",)
 UNHASHED = (RECORD_FILE, CARD_FILE)  # written last, from the record itself
 Record = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 Whatever a template prints is escaped for Markdown unless a filter of this module made it:
 ``code`` (inline code), ``fence`` (a code block) and ``python`` (a string literal).
-``scientific`` formats a number.
+``scientific`` formats a number, ``setting`` an assumption as ``NAME=VALUE``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from slogpt_hf.card.proof import behaviours_of, caught_by, likeness_of
 from slogpt_hf.card.record import PICTURES
 from slogpt_hf.card.validate import validate_card, validate_metadata
 from slogpt_hf.errors import GateInvalidError, ParityError, UsageError
+from slogpt_hf.parity.claims import MOST_ASSUMED, NOT_EQUAL, assumed, short_claim
+from slogpt_hf.parity.stated import as_setting
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -84,8 +86,7 @@ def render_facts(facts: CardFacts, template: Path | None = None) -> str:
         )
     if not facts.parity.passed:
         raise ParityError(
-            "no card: the artefact is not equal to the original. "
-            + " ".join(facts.parity.failures),
+            f"no card: the artefact is {NOT_EQUAL}. " + " ".join(facts.parity.failures),
             hint="A card states the proof; repair the conversion first.",
         )
     text = _rendered(_context(facts), template or DEFAULT_TEMPLATE)
@@ -104,6 +105,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
     source = facts.tokenizer.source if facts.tokenizer else None
     return {field.name: getattr(facts, field.name) for field in fields(facts)} | {
         "architecture": architecture_rows(facts),
+        "assumed": assumed(facts.parity, MOST_ASSUMED),
         "behaviours": behaviours_of(facts.parity),
         "caught": caught_by(facts.parity),
         "likeness": likeness_of(facts.parity),
@@ -117,6 +119,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "remote_url": remote_url(facts.provenance),
         "profile": profile_rows(facts.profile),
         "settings": setting_rows(facts.settings),
+        "short_claim": short_claim(facts.parity),
         "tokenizer_source": without_folders(source) if source else None,
     }
 
@@ -196,6 +199,7 @@ def _environment(path: Path) -> SandboxedEnvironment:
         "fence": _markup(escaping.fence),
         "python": _markup(escaping.python_literal),
         "scientific": _scientific,
+        "setting": as_setting,
     }
     return environment
 

@@ -13,6 +13,7 @@ from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.checkpoints.tensors import Tensors
+from slogpt_hf.checkpoints.unknown import Unknown
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.files import FileStamp, stamp_of
 
@@ -27,6 +28,8 @@ class TrainingFacts:
     Attributes:
         step: optimizer steps taken.
         val_loss: best validation loss, nats per token.
+        val_loss_name: what the trainer calls it; empty without one.
+        val_loss_step: the step that it is of, where that is recorded.
         dataset: name of the dataset, as the trainer called it.
         settings: the trainer's own settings, JSON-ready values only.
         profile: what a ``.sou`` file tells of itself, JSON-ready values only.
@@ -34,6 +37,8 @@ class TrainingFacts:
 
     step: int | None = None
     val_loss: float | None = None
+    val_loss_name: str = ""
+    val_loss_step: int | None = None
     dataset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     profile: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +84,8 @@ class Checkpoint:
         given: fields that the user gave because no file records them.
         base: of an adapter alone, the checkpoint that it adapts.
         assumptions: what the spec rests on and no file records, the most doubtful first.
+        unknown: recorded entries that are neither used nor known to be neutral; a witness settles
+            them, or ``unknown.require_known`` refuses them.
     """
 
     path: Path
@@ -98,6 +105,7 @@ class Checkpoint:
     given: Mapping[str, Any] = field(default_factory=dict)
     base: Path | None = None
     assumptions: tuple[Assumption, ...] = ()
+    unknown: tuple[Unknown, ...] = ()
 
     @property
     def n_parameters(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from slogpt_hf.checkpoints.fields import Fields
@@ -27,6 +27,7 @@ class Architecture:
         rotary_pairs: which features rotate together; None with learned positions.
         norm_eps: what the family fixes where no file records it.
         rope_theta: likewise; only used with rotary positions.
+        why: fact to what speaks for the value that is taken, where more than the family does.
     """
 
     positions: Positions = "rotary"
@@ -38,6 +39,7 @@ class Architecture:
     rotary_pairs: Literal["interleaved", "halves"] | None = None
     norm_eps: float = 1e-5
     rope_theta: float = 10_000.0
+    why: Mapping[str, str] = field(default_factory=dict)
 
     def spec(
         self,
@@ -76,6 +78,8 @@ class Dialect:
         names: the tensors' names for that architecture.
         switches: recorded fields, true or false, that ``architecture`` asks for.
         constants: pattern of saved tensors that are no weights, such as causal masks.
+        doubts: facts that the family's trainers vary without recording it and what speaks for
+            each, the most doubtful first.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Dialect:
     names: Callable[[Architecture, Fields], Names]
     switches: Switches = ()
     constants: str = r"(?!)"
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

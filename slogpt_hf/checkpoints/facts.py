@@ -16,6 +16,7 @@ from slogpt_hf.errors import CheckpointError
 STEP = (("", "iter_num"), ("", "step"), ("metadata", "step"), ("training_info", "step"))
 VAL_LOSS = (
     ("", "best_val_loss"),
+    ("", "val_loss"),
     ("metrics", "eval_loss"),
     ("metrics", "val_loss"),
     ("metadata", "eval_loss"),
@@ -25,6 +26,7 @@ VAL_LOSS = (
     ("training_info", "eval_loss"),
     ("profile", "final_val_loss"),
 )
+VAL_LOSS_STEP = (("", "best_iter"), ("", "best_step"), ("metadata", "best_step"))
 DATASET = (
     ("config", "dataset"),
     ("metadata", "dataset"),
@@ -47,17 +49,17 @@ def training_facts(value: Mapping[Any, Any]) -> TrainingFacts:
     args = value.get("model_args")
     if isinstance(args, Mapping) and isinstance(role := args.get("role"), str):
         settings["role"] = readable(role)
-    step, loss = (
-        next(
-            (number for found in _found(value, places) if (number := scalar(found)) is not None),
-            None,
-        )
-        for places in (STEP, VAL_LOSS)
+    (step, _), (loss, loss_name), (loss_step, _) = (
+        _first_number(value, places) for places in (STEP, VAL_LOSS, VAL_LOSS_STEP)
     )
+    if loss is not None and loss >= NO_EVALUATION_YET:
+        loss = None
     profile = value.get("profile")
     return TrainingFacts(
         step=None if step is None else int(step),
-        val_loss=None if loss is None or loss >= NO_EVALUATION_YET else loss,
+        val_loss=loss,
+        val_loss_name="" if loss is None else loss_name,
+        val_loss_step=None if loss is None or loss_step is None else int(loss_step),
         dataset=next((readable(d) for d in _found(value, DATASET) if isinstance(d, str)), None),
         settings=settings,
         profile={k: v for k, v in _plain(profile).items() if v is not None}
@@ -87,6 +89,17 @@ def vocabulary_in(
             reason = error.message.removeprefix(f"{path}: ")
             return None, (f"The vocabulary in the checkpoint is not used: {reason}",)
     return None, ()
+
+
+def _first_number(
+    value: Mapping[Any, Any], places: tuple[tuple[str, str], ...]
+) -> tuple[float | None, str]:
+    """The first number that is recorded at one of these places, and what it is called there."""
+    for place in places:
+        for found in _found(value, (place,)):
+            if (number := scalar(found)) is not None:
+                return number, place[1]
+    return None, ""
 
 
 def _found(value: Mapping[Any, Any], places: tuple[tuple[str, str], ...]) -> Iterator[Any]:

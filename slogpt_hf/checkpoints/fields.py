@@ -18,19 +18,42 @@ from slogpt_hf.errors import CheckpointError, UsageError
 MODEL_ARGS = "model_args"
 # Our name to the names under which trainers record it.
 ALIASES = {
-    "n_layer": ("n_layer", "n_layers"),
+    "n_layer": ("n_layer", "n_layers", "num_layers", "num_hidden_layers", "n_blocks"),
     "n_head": ("n_head", "n_heads", "num_heads", "num_attention_heads"),
-    "n_kv_head": ("n_kv_head", "n_kv_heads", "num_kv_heads", "num_key_value_heads"),
-    "n_embd": ("n_embd", "n_embed", "dim"),
-    "n_hidden": ("n_hidden", "hidden_dim"),
+    "n_kv_head": (
+        *("n_kv_head", "n_kv_heads", "num_kv_heads", "num_key_value_heads"),
+        *("n_kv_group", "n_kv_groups", "n_query_groups", "num_kv_groups", "num_query_groups"),
+    ),
+    "n_embd": ("n_embd", "n_embed", "dim", "hidden_size", "d_model", "emb_dim", "embed_dim"),
+    "n_hidden": ("n_hidden", "hidden_dim", "intermediate_size", "n_inner"),
     "vocab_size": ("vocab_size",),
-    "block_size": ("block_size", "max_seq_len", "context_length", "max_position_embeddings"),
+    "block_size": (
+        *("block_size", "max_seq_len", "context_length", "max_position_embeddings"),
+        *("n_positions", "n_ctx", "sequence_len", "context_size"),
+    ),
     "norm_eps": (
-        *("norm_eps", "rms_norm_eps", "rmsnorm_eps", "rms_eps"),
+        *("norm_eps", "rms_norm_eps", "rmsnorm_eps", "rms_eps", "norm_epsilon", "ln_epsilon"),
         *("layer_norm_eps", "layernorm_eps", "layer_norm_epsilon", "ln_eps"),
     ),
     "rope_theta": ("rope_theta", "rope_base", "rotary_base", "rotary_theta"),
+    "attention_multiplier": ("attention_multiplier",),
+    "embedding_multiplier": ("embedding_multiplier",),
+    "residual_multiplier": ("residual_multiplier",),
+    "logit_multiplier": ("logit_multiplier",),
+    "bias": ("bias", "use_bias", "linear_bias"),
+    "use_rope": (
+        *("use_rope", "rope", "rotary", "use_rotary", "use_rotary_embeddings", "use_rotary_emb"),
+        *("use_rotary_embedding", "use_rotary_pos_emb", "rotary_emb", "rotary_embeddings"),
+    ),
+    "use_swiglu": ("use_swiglu", "swiglu", "use_gated_mlp", "gated_mlp", "use_glu", "glu"),
+    "use_rmsnorm": ("use_rmsnorm", "use_rms_norm", "rmsnorm", "rms_norm", "use_rms"),
+    "tied": (
+        *("tied", "tie_weights", "tie_word_embeddings", "tie_embeddings", "weight_tying"),
+        *("tied_embeddings", "tie_embedding", "tied_weights", "tie_lm_head", "wte_weight_tying"),
+        *("share_embeddings", "shared_embeddings", "tie_head", "tied_head", "tie_embed"),
+    ),
 }
+SWITCHES = ("bias", "use_rope", "use_swiglu", "use_rmsnorm", "tied")
 # A vocabulary's own size; the model may have more rows.
 NOT_OF_THE_MODEL = {("meta", "vocab_size"), ("metadata", "vocab_size"), ("", "vocab_size")}
 # No settings of a model lie in these, nor in a dict that holds tensors.
@@ -53,6 +76,7 @@ class Fields:
         given: what the user said with ``--set``.
         own: the part of the value that belongs to ``path`` where a base stands behind it.
         missing: fields that were asked for and that nothing tells.
+        constants: names of saved tensors that are no weights, such as causal masks.
     """
 
     path: Path
@@ -61,6 +85,7 @@ class Fields:
     given: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[Any, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    constants: frozenset[str] = frozenset()
 
     @cached_property
     def places(self) -> dict[str, Mapping[Any, Any]]:
@@ -73,7 +98,10 @@ class Fields:
             (f"{place}.{name}" if place else name, holder[name])
             for place, holder in self.places.items()
             for name in names
-            if holder.get(name) is not None and (place, name) not in NOT_OF_THE_MODEL
+            if holder.get(name) is not None
+            and (place, name) not in NOT_OF_THE_MODEL
+            # What Meta's params.json says where the tokenizer is to tell.
+            and not (name == "vocab_size" and holder[name] == -1)
         ]
 
     def recorded(self, name: str) -> tuple[str, Any] | None:
@@ -83,6 +111,8 @@ class Fields:
             CheckpointError: two places record different values, and none was given.
         """
         found = self.all_recorded(*ALIASES.get(name, (name,)))
+        if name in SWITCHES:  # under another name than its own it may be anything
+            found = [f for f in found if f[0].rpartition(".")[2] == name or _is_switch(f[1])]
         for where, value in found:
             if where.startswith(f"{MODEL_ARGS}."):
                 return where, value
@@ -99,6 +129,11 @@ class Fields:
                     hint=f"Say which it was trained with: --set {name}=...",
                 )
         return first
+
+    def recorded_switch(self, name: str) -> tuple[str, bool] | None:
+        """Where a switch is recorded and whether it is on; None if it is nowhere, or unclear."""
+        found = self.recorded(name)
+        return (found[0], bool(found[1])) if found and _is_switch(found[1]) else None
 
     def count(self, name: str) -> int | None:
         """A positive whole number, recorded or given; None if it is neither.
@@ -132,7 +167,7 @@ class Fields:
         if found is None:
             return None
         where, value = found
-        if not isinstance(value, int) or value not in (0, 1):
+        if not _is_switch(value):
             raise self._refused(where, value, "neither True nor False")
         return bool(value)
 
@@ -181,6 +216,10 @@ def places_in(value: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]
 def _holds_tensors(holder: Mapping[Any, Any]) -> bool:
     tensors = sum(isinstance(entry, Stored) and bool(entry.shape) for entry in holder.values())
     return 2 * tensors > len(holder)
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, int) and value in (0, 1)
 
 
 def same_value(a: Any, b: Any) -> bool:

@@ -19,6 +19,7 @@ from slogpt_hf.checkpoints.containers import (
     sou,
     torch_file,
 )
+from slogpt_hf.checkpoints.containers.beside import with_settings_beside
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.dialect import Dialect, Unsupported
 from slogpt_hf.checkpoints.dialects import demonstration, llama2c, nanogpt, slo, sloughgpt
@@ -109,7 +110,7 @@ def read_contents(path: Path) -> Contents:
     """
     if is_folder(path):
         if distributed.recognises(path):
-            return distributed.read(path)
+            return with_settings_beside(distributed.read(path), path)
         return folder.read(path, read_contents)
     require_file(path)
     with path.open("rb") as file:
@@ -117,7 +118,7 @@ def read_contents(path: Path) -> Contents:
     n_bytes = path.stat().st_size
     for container in CONTAINERS:
         if container.recognises(start, n_bytes):
-            return container.read(path)
+            return with_settings_beside(container.read(path), path.parent)
     legacy = start[:1] == b"\x80"
     layouts = ", ".join(container.name for container in CONTAINERS)
     raise CheckpointError(

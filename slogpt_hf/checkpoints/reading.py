@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from slogpt_hf.checkpoints.adapters import Adapter, LowRank, adapters_among
+from slogpt_hf.checkpoints.assuming import Basis, assumptions_of
 from slogpt_hf.checkpoints.checkpoint import Checkpoint
 from slogpt_hf.checkpoints.contents import Contents
 from slogpt_hf.checkpoints.dialect import Architecture, Dialect
@@ -22,39 +23,22 @@ from slogpt_hf.checkpoints.fields import (
     SAVE_AGAIN,
     Fields,
     listed,
-    shown,
 )
+from slogpt_hf.checkpoints.function import MULTIPLIERS, Said, with_multipliers, with_words
 from slogpt_hf.checkpoints.parts import Names, parts_for, tensor_shapes
 from slogpt_hf.checkpoints.sizes import Layout, spec_from
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.checkpoints.state_dict import StateDict
 from slogpt_hf.checkpoints.tensors import Shape, Stored, Tensors, widened
+from slogpt_hf.checkpoints.unknown import IGNORE, Unknown, accepted, notes_on, unknown_in
 from slogpt_hf.errors import CheckpointError, UsageError
 
 FLOAT_DTYPES = ("float32", "float16", "bfloat16", "float64")
-COMMON = ("n_head", "n_kv_head", "block_size", "norm_eps", "rope_theta", "lora_alpha")
-ACTIVATION_FIELDS = ("activation", "activation_function", "hidden_act", "act_fn")
-ACTIVATIONS = {"plain": ("gelu", "gelu_erf", "gelu_exact"), "gated": ("silu", "swish", "swiglu")}
-# Recorded facts that change what a model computes, and the values under which they do not.
-OTHER_FUNCTIONS: dict[str, tuple[Any, ...]] = {
-    "rope_scaling": (False, {}),
-    "sliding_window": (False, 0, -1),
-    "window_size": (False, 0, -1),
-    "logit_scale": (1,),
-    "final_logit_softcapping": (False, 0),
-    "attn_logit_softcapping": (False, 0),
-    "logit_softcap": (False, 0),
-    "embed_scale": (1, False),
-    "residual_scale": (1, False),
-    "qk_norm": (False,),
-    "use_qk_norm": (False,),
-    "alibi": (False,),
-    "use_alibi": (False,),
-    "parallel_residual": (False,),
-    "post_norm": (False,),
-}
+COMMON = (
+    *("n_head", "n_kv_head", "block_size", "activation", "norm", "norm_eps", "rope_theta"),
+    *("rotary_pairs", *MULTIPLIERS, "tied", "lora_alpha", IGNORE),
+)
 PIECE_VALUES = 1 << 18  # compared at a time
-NORM_NAMES = {"layernorm": "LayerNorm", "rmsnorm": "RMSNorm"}
 
 
 def read_model(
@@ -73,48 +57,91 @@ def read_model(
             missing or contradicts the tensors.
         UsageError: a given field does not exist or contradicts what is recorded.
     """
-    constants = re.compile(dialect.constants)
-    saved = {name: t for name, t in state.tensors.items() if not constants.fullmatch(name)}
-    fields = Fields(
-        contents.path, state.fields, {n: t.shape for n, t in saved.items()}, given, state.history
-    )
+    saved, fields = _saved_and_fields(dialect, contents, state, given)
     weights, adapters = adapters_among(fields, saved)
-    architecture = dialect.architecture(fields)
+    architecture, said = with_words(fields, dialect.architecture(fields))
     _require_settable(dialect, architecture, given, adapters)
-    _require_known_function(fields, architecture)
-    names = dialect.names(architecture, fields)
+    _require_positions_and_mlp(fields, architecture)
+    names, shared_head = _with_head(fields, dialect.names(architecture, fields))
     layout = Layout(dialect, architecture, names, _count_blocks(names, weights))
-    _check_names(layout, fields, weights)
-    _check_matrices(layout, fields)
-    _check_adapted(layout, fields, adapters)
+    _check_layout(layout, fields, weights, adapters)
     factors = [each.factor for each in adapters.values() if isinstance(each, LowRank)]
     spec = spec_from(layout, fields, any(map(math.isnan, factors)))
     _check_shapes(fields, tensor_shapes(names, spec))
     dtype = _dtype(contents, weights)
     for adapter in adapters.values():
         _dtype(contents, {name: saved[name] for name in adapter.sources})
-    # What the file says anyway is no fact of the user's.
-    kept = {n: v for n, v in given.items() if not _is_recorded(fields, n, saved)}
-    tensors = Tensors(saved)
     parts = parts_for(names, spec)
     head, embed = parts["head.weight"].source, parts["embed.weight"].source
-    tied = head == embed or _same(saved[head], saved[embed])
+    spec = replace(spec, tied=head == embed or _same(saved[head], saved[embed]))
+    _require_tied(fields, spec)
+    spec, multipliers = with_multipliers(fields, spec)
+    said |= multipliers
+    unknown, taken = accepted(fields, unknown_in(fields, spec, adapted=bool(adapters)))
+    kept = _kept(fields, saved, said, taken)
+    basis = Basis(fields, dialect, architecture, said, kept, taken, shared_head)
     vocabulary, vocabulary_notes = vocabulary_in(contents.path, state.fields)
     return Checkpoint(
         path=contents.path,
         container=contents.container,
         dialect=dialect.name,
-        spec=replace(spec, tied=tied),
-        tensors=tensors,
+        spec=spec,
+        tensors=Tensors(saved),
         parts=parts,
         adapters=adapters,
         dtype=dtype,
         facts=training_facts(state.history),
         vocabulary=vocabulary,
-        notes=_notes(fields, spec, kept, adapters) + contents.notes + vocabulary_notes,
+        notes=(
+            *_notes(fields, kept, adapters),
+            *notes_on(unknown, taken),
+            *contents.notes,
+            *vocabulary_notes,
+        ),
         files=contents.files,
         given=kept,
+        assumptions=assumptions_of(spec, basis),
+        unknown=unknown,
     )
+
+
+def _saved_and_fields(
+    dialect: Dialect, contents: Contents, state: StateDict, given: Mapping[str, Any]
+) -> tuple[dict[str, Stored], Fields]:
+    constants = re.compile(dialect.constants)
+    saved = {name: t for name, t in state.tensors.items() if not constants.fullmatch(name)}
+    shapes = {name: tensor.shape for name, tensor in saved.items()}
+    dropped = frozenset(state.tensors.keys() - saved.keys())
+    return saved, Fields(
+        contents.path, state.fields, shapes, given, state.history, constants=dropped
+    )
+
+
+def _kept(
+    fields: Fields,
+    saved: Mapping[str, Stored],
+    said: Mapping[str, Said],
+    taken: tuple[Unknown, ...],
+) -> dict[str, Any]:
+    """What the user gave; what the file says anyway is no fact of the user's."""
+    kept = {
+        name: value
+        for name, value in fields.given.items()
+        if name != IGNORE and not _is_recorded(fields, name, saved, said)
+    }
+    ignored = sorted({entry.name for entry in taken})
+    return kept | ({IGNORE: ignored} if ignored else {})
+
+
+def _check_layout(
+    layout: Layout,
+    fields: Fields,
+    weights: Mapping[str, Stored],
+    adapters: Mapping[str, Adapter],
+) -> None:
+    _check_names(layout, fields, weights)
+    _check_matrices(layout, fields)
+    _check_adapted(layout, fields, adapters)
 
 
 def _require_settable(
@@ -124,35 +151,60 @@ def _require_settable(
     adapters: Mapping[str, Adapter],
 ) -> None:
     lora = any(isinstance(adapter, LowRank) for adapter in adapters.values())
-    useless = {"lora_alpha": not lora, "rope_theta": architecture.positions != "rotary"}
-    known = [name for name in (*COMMON, *dialect.switches) if not useless.get(name)]
-    why = {"lora_alpha": " without a LoRA adapter", "rope_theta": " with learned positions"}
+    rotary = architecture.positions == "rotary"
+    useless = {
+        "lora_alpha": (not lora, " without a LoRA adapter"),
+        "rope_theta": (not rotary, " with learned positions"),
+        "rotary_pairs": (not rotary, " with learned positions"),
+        "norm": (architecture.norm_bias, " whose norms have biases, which is LayerNorm"),
+    }
+    known = [n for n in (*COMMON, *dialect.switches) if not useless.get(n, (False, ""))[0]]
     for name in given:
         if name not in known:
             raise UsageError(
-                f"--set {name}: is no field of a {dialect.title} model{why.get(name, '')}.",
+                f"--set {name}: is no field of a {dialect.title} model"
+                f"{useless.get(name, (False, ''))[1]}.",
                 hint=f"Fields that can be set for this checkpoint: {', '.join(known)}.",
             )
 
 
-def _require_known_function(fields: Fields, architecture: Architecture) -> None:
-    """Raise where a recorded fact says that the model computes something else."""
+def _require_positions_and_mlp(fields: Fields, architecture: Architecture) -> None:
+    """Raise where a recorded switch says another than the tensors make."""
     own = {
-        "use_rope": (architecture.positions == "rotary",),
-        "use_swiglu": (architecture.mlp == "gated",),
-        "use_rmsnorm": (architecture.norm == "rmsnorm",),
-        **dict.fromkeys(ACTIVATION_FIELDS, ACTIVATIONS[architecture.mlp]),
+        "use_rope": architecture.positions == "rotary",
+        "use_swiglu": architecture.mlp == "gated",
     }
-    for name, neutral in (OTHER_FUNCTIONS | own).items():
-        for where, value in fields.all_recorded(name):
-            said = value.lower() if isinstance(value, str) else value
-            if said not in neutral:
-                raise CheckpointError(
-                    f"{fields.path}: {where} is {shown(value)}, but only a model with "
-                    f"{' or '.join(map(str, neutral))} is known here.",
-                    hint="What this trainer computes is no known architecture: see "
-                    "docs/adding-a-dialect.md.",
-                )
+    for name, is_on in own.items():
+        found = fields.recorded_switch(name)
+        if found is not None and found[1] != is_on:
+            raise CheckpointError(
+                f"{fields.path}: {found[0]} is {found[1]}, but only a model with {is_on} is known "
+                "here.",
+                hint="What this trainer computes is no known architecture: see "
+                "docs/adding-a-dialect.md.",
+            )
+
+
+def _with_head(fields: Fields, names: Names) -> tuple[Names, bool]:
+    """The names with the embedding for a head that the file lacks, and whether that is a guess.
+
+    It needs a word, recorded or given, that the two are tied.
+    """
+    head, embed = names.outer["head"], names.outer["embed"]
+    if head == embed or f"{head}.weight" in fields.shapes or not fields.flag("tied"):
+        return names, False
+    recorded = fields.recorded_switch("tied") is not None
+    return replace(names, outer={**names.outer, "head": embed}), not recorded
+
+
+def _require_tied(fields: Fields, spec: Spec) -> None:
+    given = fields.given.get("tied")
+    if given is not None and fields.flag("tied") != spec.tied:
+        raise UsageError(
+            f"--set tied={given}: but the head in {fields.path} is "
+            f"{'equal to' if spec.tied else 'not'} the embedding.",
+            hint="Leave it out: the tensors tell.",
+        )
 
 
 def _count_blocks(names: Names, weights: Mapping[str, Stored]) -> int:
@@ -181,8 +233,22 @@ def _check_names(layout: Layout, fields: Fields, weights: Mapping[str, Stored]) 
         raise CheckpointError(
             f"{fields.path}: its tensors do not make a {title} model"
             f"{f' with {said}' if said else ''}: {'; '.join(problems)}.",
-            hint=f"The file holds {layout.n_layer} blocks; compare it with the trainer's model.",
+            hint=_names_hint(layout, fields, missing),
         )
+
+
+def _names_hint(layout: Layout, fields: Fields, missing: list[str]) -> str:
+    outer = layout.names.outer
+    hints = []
+    if missing == [f"{outer['head']}.weight"]:
+        hints.append("If the head is tied to the embedding: --set tied=true.")
+    if f"{outer.get('positions')}.weight" in missing and fields.flag("use_rope") is None:
+        hints.append(
+            "If it has rotary positions: --set use_rope=true, and --set rotary_pairs=interleaved "
+            "or halves."
+        )
+    blocks = f"The file holds {layout.n_layer} blocks; compare it with the trainer's model."
+    return " ".join(hints) or blocks
 
 
 def _check_matrices(layout: Layout, fields: Fields) -> None:
@@ -249,31 +315,25 @@ def _same(a: Stored, b: Stored) -> bool:
     )
 
 
-def _is_recorded(fields: Fields, name: str, saved: Mapping[str, Stored]) -> bool:
+def _is_recorded(
+    fields: Fields, name: str, saved: Mapping[str, Stored], said: Mapping[str, Said]
+) -> bool:
     if name == "lora_alpha":
         _, adapters = adapters_among(replace(fields, given={}), saved)
         factors = [each.factor for each in adapters.values() if isinstance(each, LowRank)]
         return not any(map(math.isnan, factors))
+    if name in said:
+        return not said[name].given
     return len({str(value) for _, value in fields.all_recorded(*ALIASES.get(name, (name,)))}) == 1
 
 
 def _notes(
-    fields: Fields, spec: Spec, given: Mapping[str, Any], adapters: Mapping[str, Adapter]
+    fields: Fields, given: Mapping[str, Any], adapters: Mapping[str, Adapter]
 ) -> tuple[str, ...]:
     notes = []
-    if fields.number("norm_eps") is None:
-        notes.append(
-            f"{NORM_NAMES[spec.norm]} eps {spec.norm_eps:g} is the family's default; the file "
-            "does not record it."
-        )
-    if spec.rope_theta is not None and fields.number("rope_theta") is None:
-        notes.append(
-            f"Rotary theta {spec.rope_theta:g} is the family's default; the file does not record "
-            "it."
-        )
-    if given:
-        said = ", ".join(f"{name}={value}" for name, value in given.items())
-        notes.append(f"Not recorded in the file but given by hand: {said}.")
+    by_hand = [f"{name}={value}" for name, value in given.items() if name != IGNORE]
+    if by_hand:
+        notes.append(f"Not recorded in the file but given by hand: {', '.join(by_hand)}.")
     if adapters:
         notes.append(_merge_note(fields, adapters))
     return tuple(notes)

@@ -80,8 +80,8 @@ def spec_from(layout: Layout, fields: Fields, lacks_alpha: bool) -> Spec:
     block_size = fields.count("block_size")
     if positions:
         block_size = told("block_size", positions[0], "positions")
-    k = shape("blocks.0.attn.k")
-    kv_rows = k[0] if k else n_embd  # no trainer stacks grouped heads
+    k, qkv = shape("blocks.0.attn.k"), shape("blocks.0.attn.qkv")
+    kv_rows = k[0] if k else _stacked_rows(layout, fields, qkv, n_embd) if qkv else n_embd
     rotary = a.positions == "rotary"
     n_head = fields.count("n_head")
     missing = [*fields.missing, *(["n_head"] if n_head is None else [])]
@@ -122,6 +122,18 @@ def spec_from(layout: Layout, fields: Fields, lacks_alpha: bool) -> Spec:
         vocab_size=vocab_size,
         block_size=block_size,
     )
+
+
+def _stacked_rows(layout: Layout, fields: Fields, qkv: Shape, n_embd: int) -> int:
+    """Rows of k in a matrix of q, k and v: as many as of q, or fewer where heads are grouped."""
+    rows, rest = divmod(qkv[0] - n_embd, 2)
+    if rest or not 0 < rows <= n_embd:
+        raise CheckpointError(
+            f"{fields.path}: {layout.stored['blocks.0.attn.qkv.weight']} has shape {qkv}, expected "
+            f"{(3 * n_embd, n_embd)}, or fewer rows where key and value heads are grouped.",
+            hint=SAVE_AGAIN,
+        )
+    return rows
 
 
 def _where(fields: Fields, name: str) -> str:

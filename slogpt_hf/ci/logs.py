@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
@@ -21,6 +21,7 @@ from slogpt_hf import redaction
 from slogpt_hf.card.escaping import printable
 from slogpt_hf.ci.markup import visible
 from slogpt_hf.ci.outcome import Outcome
+from slogpt_hf.parity.claims import MOST_ASSUMED, claim
 
 Level = Literal["error", "warning", "notice"]
 MOST_CHARACTERS = 4000  # of one annotation; GitHub cuts it at 4096 bytes of text
@@ -251,17 +252,38 @@ def annotation_line(style: LogStyle, annotation: Annotation) -> str:
 
 
 def annotations_of(outcomes: Iterable[Outcome]) -> tuple[Annotation, ...]:
-    """A remark for every checkpoint that was refused or could not be published.
+    """A remark for every checkpoint that was refused, not published, or proven on assumptions.
 
-    It names the file, and the tensor where the models first differ. Beyond MOST_ANNOTATIONS the
-    last one counts the rest.
+    It names the file, and the tensor where the models first differ, or what was assumed. Beyond
+    MOST_ANNOTATIONS of a level the last one counts the rest.
     """
-    failed = [outcome for outcome in outcomes if outcome.status in ("refused", "unpublished")]
-    shown = failed if len(failed) <= MOST_ANNOTATIONS else failed[: MOST_ANNOTATIONS - 1]
-    found = [_annotation(outcome) for outcome in shown]
-    if rest := len(failed) - len(shown):
-        found.append(Annotation("error", "More checkpoints", f"{rest} more: see the summary."))
-    return tuple(found)
+    outcomes = list(outcomes)
+    failed = [_annotation(each) for each in outcomes if each.status in ("refused", "unpublished")]
+    proven = [each for each in outcomes if each.status in ("released", "proven")]
+    noted = [note for outcome in proven if (note := _basis(outcome))]
+    return (*_at_most(failed), *_at_most(noted))
+
+
+def _at_most(found: Sequence[Annotation]) -> Sequence[Annotation]:
+    if len(found) <= MOST_ANNOTATIONS:
+        return found
+    shown, rest = found[: MOST_ANNOTATIONS - 1], len(found) - MOST_ANNOTATIONS + 1
+    more = Annotation(found[0].level, "More checkpoints", f"{rest} more: see the summary.")
+    return (*shown, more)
+
+
+def _basis(outcome: Outcome) -> Annotation | None:
+    """What a proof rests on, where that is more than a witness of the trainer's."""
+    if (proof := outcome.proof) is None or proof.level is None:
+        return None
+    if proof.level == "witnessed" and not proof.assumptions:
+        return None
+    words = f"{outcome.name}: {claim(proof, MOST_ASSUMED)}."
+    return Annotation("notice", f"Proof: {proof.level}", words, _file(outcome))
+
+
+def _file(outcome: Outcome) -> str | None:
+    return None if "://" in outcome.name else outcome.name
 
 
 def _annotation(outcome: Outcome) -> Annotation:
@@ -269,12 +291,11 @@ def _annotation(outcome: Outcome) -> Annotation:
     # The message of a gate's refusal names the tensor by itself.
     is_named = outcome.tensor is None or outcome.tensor in outcome.message
     where = "" if is_named else f" The models first differ at {outcome.tensor}."
-    is_url = "://" in outcome.name
     return Annotation(
         "error",
         f"Checkpoint {what}",
         f"{outcome.name}: {outcome.message or 'no reason was given.'}{where}",
-        file=None if is_url else outcome.name,
+        file=_file(outcome),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from slogpt_hf.parity.stated import Stated, stated
+
 Status = Literal["released", "known", "proven", "refused", "unpublished"]
 
 
@@ -52,3 +54,10 @@ class Outcome:
     url: str | None = None
     artefact: str | None = None
     report_path: str | None = None
+
+    @property
+    def proof(self) -> Stated | None:
+        """What report or record state of a proof that passed; None where there is none."""
+        parity = self.report or (self.record or {}).get("parity")
+        found = stated(parity) if isinstance(parity, Mapping) else None
+        return found if found and found.verdict == "passed" else None

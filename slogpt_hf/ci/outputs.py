@@ -20,9 +20,13 @@ from slogpt_hf.ci.markup import is_page, visible
 from slogpt_hf.ci.outcome import Outcome
 from slogpt_hf.errors import GateInvalidError, ParityError, UsageError
 from slogpt_hf.files import write_atomically
+from slogpt_hf.parity.claims import LEVELS
+from slogpt_hf.parity.stated import as_setting
 
 PREFIX = "RELEASE_"  # of the names in a file; SLOGPT_TAG would be a setting
 LARGEST_FILE = 5000  # bytes; GitLab refuses a dotenv report above 5 KB
+SETTING = re.compile(r"[A-Za-z_]\w{0,99}(?:=[\w.+-]{1,99}(?: [\w.+-]{1,99}){0,9})?", re.ASCII)
+UNREADABLE = "unreadable"  # of an assumption that is not as slogpt-hf writes it
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,99}")
 
 
@@ -39,8 +43,11 @@ def outputs_of(
         ``released``: ``true`` if anything was released in this run, else ``false``.
         ``version``, ``tag``, ``commit``, ``url``: of the last release; without one, of the last
         checkpoint that was released before.
-        ``parity``: ``passed`` if all that was compared is equal, ``failed`` if anything is not,
-        ``invalid`` if the gate could not tell, ``none`` if nothing was compared.
+        ``parity``: ``passed`` if all that was compared is equal, ``failed`` if anything is not (or
+        rests on less than was required), ``invalid`` if the gate could not tell, ``none`` if
+        nothing was compared.
+        ``level``: what the proofs of this run rest on, the least of them; empty without any.
+        ``assumptions``: what these proofs assume, each as ``NAME=VALUE``: JSON on one line.
         ``report``, ``artefact-path``: of the last release; without one, of the last that has one.
         ``matrix``: JSON on one line.
     """
@@ -54,6 +61,8 @@ def outputs_of(
         "commit": _if_matches(COMMIT, last.release_commit),
         "url": last.url if last.url and is_page(last.url) else "",
         "parity": verdict(outcomes),
+        "level": _level(outcomes),
+        "assumptions": _assumptions(outcomes),
         "report": _last([o.report_path for o in outcomes], last.report_path),
         "artefact-path": _last([o.artefact for o in outcomes], last.artefact),
         "matrix": json.dumps(matrix) if matrix is not None else "",
@@ -68,6 +77,22 @@ def verdict(outcomes: Sequence[Outcome]) -> str:
     if GateInvalidError.exit_code in codes:
         return "invalid"
     return "passed" if any(o.status != "refused" for o in outcomes) else "none"
+
+
+def _level(outcomes: Sequence[Outcome]) -> str:
+    """The least level of all proofs; empty where there are none, or one does not say it."""
+    levels = [outcome.proof.level for outcome in outcomes if outcome.proof]
+    return min(filter(None, levels), key=LEVELS.index, default="") if all(levels) else ""
+
+
+def _assumptions(outcomes: Sequence[Outcome]) -> str:
+    """What all proofs assume, each once, but for what a shell could read; empty without proofs."""
+    proofs = [outcome.proof for outcome in outcomes if outcome.proof]
+    if not proofs:
+        return ""
+    texts = (as_setting(assumption) for proof in proofs for assumption in proof.assumptions)
+    safe = (text if SETTING.fullmatch(text) else UNREADABLE for text in texts)
+    return json.dumps(list(dict.fromkeys(safe)))
 
 
 def write_outputs(

@@ -8,6 +8,7 @@ from typing import Any
 
 from slogpt_hf.card.escaping import fence, python_literal
 from slogpt_hf.card.ledger import is_ref
+from slogpt_hf.ci.basis import basis_of
 from slogpt_hf.ci.markup import NOTHING, chart, details, link, scientific, span, table
 from slogpt_hf.ci.outcome import Outcome, Status
 from slogpt_hf.ci.outputs import append
@@ -88,6 +89,7 @@ def _parts(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield from map(_reason, failed[:MOST_OPEN])
         if more := failed[MOST_OPEN:MOST_ROWS]:
             yield details(f"{len(more)} more", "\n\n".join(map(_reason, more)))
+    yield from basis_of(outcomes)
     released = [outcome for outcome in outcomes if outcome.status in ("released", "known")]
     if snippet := _snippet(released[-1]) if released else None:
         yield f"### How to load it\n\n{snippet}"
@@ -101,7 +103,7 @@ def _parts(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def _checkpoints(outcomes: Sequence[Outcome]) -> str:
-    header = ["Checkpoint", "Branch", "Commit", "Outcome"]
+    header = ["Checkpoint", "Branch", "Commit", "Outcome", "Level"]
     header += [title for name, *_ in ERRORS for title in (f"{name} error", "bound")]
     rows = [
         (
@@ -109,6 +111,7 @@ def _checkpoints(outcomes: Sequence[Outcome]) -> str:
             span(outcome.branch or "", 60),
             span((outcome.commit or "")[:10]),
             OUTCOMES[outcome.status](outcome),
+            outcome.proof.level or "not known" if outcome.proof else NOTHING,
             *(_figure(outcome, name) for _, *names, _ in ERRORS for name in names),
         )
         for outcome in outcomes[:MOST_ROWS]

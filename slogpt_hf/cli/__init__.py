@@ -23,7 +23,7 @@ INTERRUPTED = 130
 COMMANDED = ("GITHUB_ACTIONS", "TF_BUILD")  # signs of CIs that obey lines of a log
 COMMANDS = {
     # name: (module, what it does, as `slogpt-hf --help` lists it)
-    "release": ("release", "Convert checkpoints, prove them equal, publish them."),
+    "release": ("release", "Convert checkpoints, prove them, publish them."),
     "plan": ("plan", "Show which checkpoints are new, and would be released."),
     "watch": ("watch", "Release what is new: once, or again and again."),
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
@@ -35,6 +35,7 @@ COMMANDS = {
     "diff": ("diff", "Show what changed between two releases."),
     "card": ("card", "Render the model card of an artefact."),
     "inspect": ("inspect", "Show what a checkpoint is."),
+    "discover": ("discover", "Find settings that a checkpoint does not record."),
     "init": ("init", "Write the CI's file and the settings file of a repository."),
     "ci": ("ci", "Run one stage of a CI's job."),
     "demo": ("demo", "Train a small model and release it to an embedded hub."),
@@ -73,7 +74,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="slogpt-hf %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:
-    """Release SloGPT checkpoints on the Hugging Face Hub, proven equal to the original."""
+    """Release SloGPT checkpoints on the Hugging Face Hub, with a proof and what it rests on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

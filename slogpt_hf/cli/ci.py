@@ -88,7 +88,7 @@ def _prepare(
 
 @_stage("prove")
 def _prove(folder: Path) -> int:
-    """Convert what was fetched, and prove each artefact equal to its original."""
+    """Convert what was fetched, and prove each artefact; the proof says what it rests on."""
     from slogpt_hf.stages import Work, prove
 
     work = Work(folder.absolute())
@@ -119,11 +119,11 @@ def _publish(folder: Path) -> int:
 )
 def _report(folder: Path, job: str, with_comment: bool) -> None:
     """Write outputs, summary and annotations; comment on the pull request."""
-    from slogpt_hf.stages import FAILED, Work, outcomes_of, report
+    from slogpt_hf.stages import REMARKED, Work, outcomes_of, report
 
     ci, work = _ci_at_hand(), Work(folder.absolute())
-    # What the proving jobs refused they have annotated themselves.
-    annotated = ("unpublished",) if job == "publish" else FAILED
+    # What the proving jobs refused, or proved on assumptions, they have annotated themselves.
+    annotated = ("unpublished",) if job == "publish" else REMARKED
     report(
         work,
         outcomes_of(work),

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from slogpt_hf.cli import printable
 from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
@@ -34,13 +35,16 @@ from slogpt_hf.cli.options import (
 def command(
     dataset: str, model: str, output: str, as_json: bool, quiet: bool, **flags: Any
 ) -> None:
-    """Convert the checkpoint MODEL into the folder OUTPUT and prove it equal.
+    """Convert the checkpoint MODEL into the folder OUTPUT and prove what it computes.
 
     DATASET gives the vocabulary: a name below datasets/, a folder or file holding meta.pkl, or -
     for the one in or beside the checkpoint (or with --tokenizer). OUTPUT is ready for
-    `slogpt-hf push` and for `from_pretrained`.
+    `slogpt-hf push` and for `from_pretrained`. What the proof rests on is said: the trainer's own
+    model, or what slogpt-hf knows of the family and assumes.
     """
     from slogpt_hf.build import convert
+    from slogpt_hf.parity.claims import claim
+    from slogpt_hf.parity.stated import stated
 
     settings = merged(flags | ({} if dataset == "-" else {"dataset": dataset}))
     record = convert(
@@ -49,4 +53,5 @@ def command(
     if as_json:
         print_json(record)
     else:
-        click.echo(f"{output}: {record['model']['target_class']}, proven equal to {model}")
+        words = printable(claim(stated(record["parity"])))
+        click.echo(f"{output}: {record['model']['target_class']}, made of {model}, {words}")

@@ -51,7 +51,14 @@ METAVARS = {
 }
 VOCABULARY = ("dataset", "tokenizer", "unknown", "allow_spare_ids")
 FIELDS = ("set", "base")
-CONVERSION = ("unquantised", "reference", "dtype", "max_shard_size", "report")
+CONVERSION = (
+    "unquantised",
+    "reference",
+    "require_witness",
+    "dtype",
+    "max_shard_size",
+    "report",
+)
 CARD = ("license", "language", "card_template")
 HUB = ("repo_id", "hub", "token_file", "oidc")
 RELEASE = ("tag", "revision", "promote", "message", "private", "create", "transfer")

@@ -24,13 +24,13 @@ from slogpt_hf.cli.release import print_release
 
 @click.command("push", epilog="Example: slogpt-hf push my-model --repo-id me/my-model --hub ./hub")
 @click.argument("artefact")
-@settings_options(*HUB, *RELEASE, *SIGNING, "card_template")
+@settings_options(*HUB, *RELEASE, *SIGNING, "card_template", "require_witness")
 @json_option
 @quiet_option
 def command(artefact: str, as_json: bool, quiet: bool, **flags: Any) -> None:
     """Publish the folder ARTEFACT that convert-model made: one commit, one tag.
 
-    Every file must be the one that was proven.
+    Every file must be the one that was proven, and the proof what --require-witness asks for.
     """
     from slogpt_hf.release import push
 

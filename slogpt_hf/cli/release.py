@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slogpt_hf.cli import printable
 from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> None:
-    """Convert checkpoints, prove each equal to the original, and publish it.
+    """Convert checkpoints, prove what each computes, and publish it.
 
-    Each release is one commit and one tag. A checkpoint that is not proven equal is never
-    published; one that was released before is found and left as it is.
+    Each release is one commit and one tag. A checkpoint that is not proven is never published; one
+    that was released before is found and left as it is. It is proven equal to the trainer's own
+    model where a witness of that is there (--reference, recorded logits), else to the model of its
+    family as slogpt-hf knows it; the release says to which, and what was assumed.
     """
     from slogpt_hf.release import release_checkpoints
 
@@ -67,6 +70,9 @@ def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: A
 
 def print_release(result: Release, hub: str | None) -> None:
     """Say what a release did and how to load it."""
+    from slogpt_hf.parity.claims import claim
+    from slogpt_hf.parity.stated import stated
+
     parity = result.record["parity"]
     verb = "Released" if result.released else "Nothing new: released before as"
     click.echo(f"\n{verb} {result.repo_id} {result.version}")
@@ -76,6 +82,7 @@ def print_release(result: Release, hub: str | None) -> None:
         f"  parity  float64 error {parity['fp64_error']:.1e} (bound {parity['fp64_bound']:.0e}), "
         f"float32 error {parity['fp32_error']:.1e} (bound {parity['fp32_bound']:.1e})"
     )
+    click.echo(f"  proof   {printable(claim(stated(parity)))}")
     if hub:
         click.echo(f"\nLoad it, with the hub up in another terminal: {_program()} hub serve {hub}")
         click.echo("  export HF_ENDPOINT=http://127.0.0.1:8090 HF_HUB_DISABLE_XET=1")

@@ -21,7 +21,8 @@ from slogpt_hf.cli.options import (
 if TYPE_CHECKING:
     from slogpt_hf.history import KnownRelease
 
-COLUMNS = ("version", "step", "loss", "parity", "date", "source", "tag", "branch")
+COLUMNS = ("version", "step", "loss", "parity", "level", "date", "source", "tag", "branch")
+LEVEL_NOT_KNOWN = "unknown"
 SHORT = 12  # digits of a commit's id
 UNTAGGED = "untagged"
 
@@ -34,7 +35,9 @@ UNTAGGED = "untagged"
 def command(repo: str, as_json: bool, quiet: bool, **flags: Any) -> None:
     """List the releases of REPO, the newest version first.
 
-    The last column is the branch that holds a release now. A release that is untagged was stopped
+    The level is what the proof rests on: the trainer's own model (witnessed), its recorded loss
+    (corroborated), or neither (assumed); unknown of releases by versions that did not say. The
+    last column is the branch that holds a release now. A release that is untagged was stopped
     between commit and tag: release its checkpoint again, which finishes it.
     """
     from slogpt_hf.history import list_releases
@@ -51,12 +54,15 @@ def command(repo: str, as_json: bool, quiet: bool, **flags: Any) -> None:
 
 def row_of(release: KnownRelease) -> Sequence[str]:
     """A release as a row of the table."""
+    from slogpt_hf.parity.stated import stated
+
     error = release.parity.get("fp64_error")
     shown = (
         release.version,
         release.step,
         None if release.val_loss is None else f"{release.val_loss:.4f}",
         f"{error:.1e}" if isinstance(error, float) else None,
+        stated(release.parity).level or LEVEL_NOT_KNOWN,
         release.date,
         release.source_commit and release.source_commit[:SHORT],
         release.tag if release.tagged else UNTAGGED,

@@ -12,6 +12,7 @@ import click
 from slogpt_hf.cli import printable
 from slogpt_hf.cli.options import (
     FIELDS,
+    VOCABULARY,
     json_option,
     merged,
     named_hub,
@@ -37,9 +38,7 @@ NOT_SHAKEN = (
 @click.command("verify", epilog="Example: slogpt-hf verify out/ckpt.pt me/my-model@v1.0.0")
 @click.argument("model")
 @click.argument("artefact")
-@settings_options(
-    *FIELDS, "dataset", "tokenizer", "allow_spare_ids", "reference", "hub", "token_file", "oidc"
-)
+@settings_options(*FIELDS, *VOCABULARY, "reference", "require_witness", "hub", "token_file", "oidc")
 @click.option(
     "--picture",
     metavar="FILE.png",
@@ -63,15 +62,23 @@ def command(
     """Compare ARTEFACT with the checkpoint MODEL that it was made from.
 
     The artefact is a folder, or a repository of the Hub: NS/NAME or NS/NAME@REVISION. It may be
-    anyone's. Exit code 0: equal; 4: not equal; 5: not proven, since a planted fault was not caught.
+    anyone's. What the proof rests on is said, with every fact that no file records. Exit code 0:
+    equal; 4: not equal, or less than --require-witness asks for; 5: not proven, since a planted
+    fault was not caught.
     """
     from slogpt_hf.build import verify
+    from slogpt_hf.conversion.shipped import faults_in
+    from slogpt_hf.parity.claims import meets
+    from slogpt_hf.publishable import require_level
 
     if picture and picture.suffix.lower() != ".png":
         raise UsageError(f"--picture {picture}: is not FILE.png.", hint="Name a file of PNG.")
     progress = progress_for(quiet)
     with _folder_of(artefact, flags, progress) as folder:
-        report = verify(Path(model), folder, merged(flags), progress, trust_remote_code)
+        settings = merged(flags)
+        report = verify(Path(model), folder, settings, progress, trust_remote_code)
+        for fault in faults_in(folder):
+            click.echo(f"warning: {fault}", err=True)
     if picture:
         from slogpt_hf.parity.picture import draw
 
@@ -79,7 +86,8 @@ def command(
     error = GateInvalidError if report.verdict == "invalid" else ParityError
     if as_json:
         print_json(report.to_dict())
-        return 0 if report.passed else error.exit_code
+        enough = meets(report.level, settings.require_witness)
+        return 0 if report.passed and enough else error.exit_code
     click.echo(report.table())
     _print_further(report)
     click.echo(report.summary())
@@ -87,6 +95,7 @@ def command(
         raise error(f"{artefact} is not proven equal to {model}: {report.reason}")
     if not report.passed:
         raise error(f"{artefact} is not equal to {model}: {report.reason}")
+    require_level(report, settings.require_witness, Path(artefact), report.witness_note)
     return 0
 
 
@@ -134,4 +143,24 @@ def _print_further(report: ParityReport) -> None:
         allowed = each.bound + each.rounding
         error = f"{verb}: float32 error {each.error:.1e} (bound {allowed:.1e})"
         rows.append((printable(each.name), error))
-    print_table(rows)
+    print_table(rows + _basis(report))
+
+
+def _basis(report: ParityReport) -> list[tuple[str, str | None]]:
+    """What the proof rests on: level, recorded loss, what is assumed and what was confirmed."""
+    rows: list[tuple[str, str | None]] = [("level", report.level)]
+    if found := report.loss:
+        verb = "agrees" if found.agrees else "DISAGREES"
+        rows.append(
+            (
+                "recorded loss",
+                f"{verb}: recorded {found.recorded:.4f}, computed {found.computed:.4f} on "
+                f"{found.data} (bound {found.bound:.4f})",
+            )
+        )
+    rows += [("assumed", printable(f"{each.text}: {each.why}")) for each in report.assumptions]
+    rows += [("confirmed", printable(each.text)) for each in report.confirmed]
+    if report.witness_note:
+        rows.append(("witness", printable(report.witness_note)))
+    rows += [("note", printable(note)) for note in report.notes]
+    return rows

@@ -57,7 +57,7 @@ def command(
     quiet: bool,
     **flags: Any,
 ) -> None:
-    """Check the published release REPO@TAG: its files, its proof and its signature.
+    """Check the published release REPO@TAG: its files, its proof, what it rests on, its signature.
 
     Every file is downloaded and hashed. Naming a key or an identity requires its signature. Exit
     code 0: all is as it was proven and signed; 4: something is not.

@@ -16,6 +16,7 @@ from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
 from slogpt_hf.conversion.targets import Target, config_for, holds_stack, plan_for, target_for
 from slogpt_hf.conversion.writer import write_weights
 from slogpt_hf.errors import CheckpointError, UsageError
+from slogpt_hf.libraries import installed
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
@@ -98,7 +99,8 @@ def write_model(
         advance=advance,
     )
     config = config_for(checkpoint.spec, target, conversion.dtype)
-    _write_json(folder / "config.json", config)
+    written_for = {"transformers_version": installed()["transformers"]}
+    _write_json(folder / "config.json", config | written_for)
     token_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     _write_json(folder / "generation_config.json", token_ids)
     if target.modeling_file:

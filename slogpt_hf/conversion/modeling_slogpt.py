@@ -23,6 +23,7 @@ cached past, K key and value heads, I intermediate_size, V vocab_size.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import partial
@@ -51,6 +52,31 @@ SWITCHES = {
 # What mlp was before activation was a switch of its own.
 EARLIER_MLPS = {"gelu": ("plain", "gelu"), "swiglu": ("gated", "silu")}
 
+# transformers 5.24 renamed past_key_values to cache. Both are taken; what transformers itself is
+# given has to have its own name.
+RENAMED = "cache" in inspect.signature(create_causal_mask).parameters
+CACHE = "cache" if RENAMED else "past_key_values"
+
+# Whatever transformers may hand to a forward pass beside its named arguments, and for what.
+# Anything else is refused: swallowed, a renamed argument would change what the model computes.
+PASSED_ON = {
+    "what to return": ("output_attentions", "output_hidden_states", "return_dict"),
+    "debugging": ("debug_io", "debug_io_dir", "prune_layers"),
+    "the loss": ("num_items_in_batch", "ignore_index", "shift_labels"),
+    "packed sequences": (
+        "cu_seq_lens_q",
+        "cu_seq_lens_k",
+        "max_length_q",
+        "max_length_k",
+        "seq_idx",
+    ),
+    "continuous batching": (
+        *("read_index", "write_index", "block_table", "max_seqlen_q", "max_seqlen_k", "is_causal"),
+        *("logits_indices", "logits_processor_args"),
+    ),
+}
+KNOWN = {name for names in PASSED_ON.values() for name in names}
+
 
 class SloGPTConfig(PreTrainedConfig):
     """Sizes and switches. No special token has an id by default: every id may be a character.
@@ -60,7 +86,7 @@ class SloGPTConfig(PreTrainedConfig):
     """
 
     model_type = "slogpt"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
 
     vocab_size: int = 50304
     max_position_embeddings: int = 1024
@@ -110,6 +136,23 @@ class SloGPTConfig(PreTrainedConfig):
         if self.positions == "rotary" and head_size % 2:
             raise ValueError(f"rotary positions need an even head size, not {head_size}")
         super().__post_init__(**kwargs)
+
+
+def only_one(cache: Cache | None, past_key_values: Cache | None) -> Cache | None:
+    """The cache, whichever of its names it came by."""
+    if cache is not None and past_key_values is not None:
+        raise TypeError("give either cache or past_key_values: they are two names of one thing")
+    return past_key_values if cache is None else cache
+
+
+def refuse_unknown(config: SloGPTConfig, kwargs: dict[str, Any]) -> None:
+    """Raise TypeError for an argument that nobody takes, unless an attention from outside might."""
+    attention = ALL_ATTENTION_FUNCTIONS.get_interface(config._attn_implementation, eager_attention)
+    if attention is not eager_attention and not attention.__module__.startswith("transformers."):
+        return
+    for name, value in kwargs.items():
+        if value is not None and name not in KNOWN:
+            raise TypeError(f"SloGPTModel.forward() got an unexpected keyword argument {name!r}")
 
 
 class SloGPTRMSNorm(nn.Module):
@@ -218,7 +261,8 @@ class SloGPTAttention(nn.Module):
         x: Tensor,
         attention_mask: Tensor | None,
         rotary: tuple[Tensor, Tensor] | None,
-        past_key_values: Cache | None,
+        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         B, T, C = x.shape
@@ -230,8 +274,12 @@ class SloGPTAttention(nn.Module):
         q, k, v = (t.view(heads).transpose(1, 2) for t in projected)  # (B, H or K, T, D)
         if rotary is not None:
             q, k = (rotate(t, *rotary, self.config.rotary_pairs) for t in (q, k))
-        if past_key_values is not None:
-            k, v = past_key_values.update(k, v, self.layer_idx)  # (B, K, S, D)
+        cache, paged = only_one(cache, past_key_values), "write_index" in kwargs
+        if cache is not None and paged and not RENAMED:
+            kwargs["cache"] = cache  # the attention of these versions turns the pages itself
+        elif cache is not None:
+            more = {"kwargs": kwargs} if paged else {}
+            k, v = cache.update(k, v, self.layer_idx, **more)  # (B, K, S, D)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention
         )
@@ -289,7 +337,7 @@ class SloGPTPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _input_embed_layer = "wte"
     _no_split_modules = ["SloGPTBlock"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -336,30 +384,36 @@ class SloGPTModel(SloGPTPreTrainedModel):
         input_ids: Tensor | None = None,  # (B, T)
         attention_mask: Tensor | None = None,  # (B, past + T), 0 where padded
         position_ids: Tensor | None = None,  # (B, T); counted over attention_mask where not given
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,  # (B, T, C), instead of input_ids
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,  # what cache was called up to transformers 5.23
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
+        refuse_unknown(self.config, kwargs)
+        cache = only_one(cache, past_key_values)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         x = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
         T = x.shape[1]
 
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        past = 0 if past_key_values is None else past_key_values.get_seq_length()
-        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, past : past + T]
-        elif position_ids is None:
-            position_ids = (torch.arange(T, device=x.device) + past)[None]
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        if position_ids is None:
+            past = 0 if cache is None else cache.get_seq_length()
+            if attention_mask is not None and attention_mask.ndim == 2:
+                counted = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+                position_ids = counted[:, past : past + T]
+            else:
+                position_ids = (torch.arange(T, device=x.device) + past)[None]
 
+        held = {CACHE: cache}
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=x,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **held,
         )
         rotary = None
         if self.config.positions == "rotary":
@@ -374,14 +428,13 @@ class SloGPTModel(SloGPTPreTrainedModel):
                 x,
                 attention_mask=mask,
                 rotary=rotary,
-                past_key_values=past_key_values,
                 position_ids=position_ids,
+                **held,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.logit_multiplier * self.ln_f(x),  # as the head wants it
-            past_key_values=past_key_values,
-        )
+        # The multiplier is here, since what the head gets is this times its weight.
+        x = self.logit_multiplier * self.ln_f(x)
+        return BaseModelOutputWithPast(last_hidden_state=x, **held)
 
 
 class SloGPTForCausalLM(SloGPTPreTrainedModel, GenerationMixin):
@@ -399,20 +452,22 @@ class SloGPTForCausalLM(SloGPTPreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,  # (B, T), shifted here; -100 is ignored
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,  # the last so many positions, 0 for all
+        past_key_values: Cache | None = None,  # what cache was called up to transformers 5.23
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         outputs = self.transformer(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            past_key_values=past_key_values,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -423,7 +478,7 @@ class SloGPTForCausalLM(SloGPTPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

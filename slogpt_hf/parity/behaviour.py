@@ -7,6 +7,7 @@ function do: to FP64_BOUND in float64. So no check needs a tolerance of its own.
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.nn import functional
 
 from slogpt_hf.parity import decoder, loading
 from slogpt_hf.parity.comparing import deviation
+from slogpt_hf.parity.compat import cache_of, with_cache
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.report import Behaviour
 from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
@@ -81,20 +83,20 @@ def behaviours(subject: Subject, bound: float) -> tuple[Behaviour, ...]:
 
 def _incremental(subject: Subject) -> Iterator[Made]:
     """Half of the sequence at once, then token by token with the cache."""
-    ids, long = subject.ids, subject.long
+    ids, long, exact = subject.ids, subject.long, subject.exact
     if ids.shape[1] < 2:
         return
     half = ids.shape[1] // 2
     parts, cache = [], None
     for start, stop in [(0, half), *((i, i + 1) for i in range(half, ids.shape[1]))]:
-        output = subject.exact.run(ids[:, start:stop], past_key_values=cache, use_cache=True)
+        output = exact.run(ids[:, start:stop], **with_cache(exact.model, cache))
         parts.append(output.logits)
-        cache = output.past_key_values
-    yield torch.cat(parts, dim=1), subject.exact.logits(ids)
+        cache = cache_of(output)
+    yield torch.cat(parts, dim=1), exact.logits(ids)
     if long is not None:
-        cache = subject.exact.run(long[:, :-1], use_cache=True).past_key_values
-        last = subject.exact.run(long[:, -1:], past_key_values=cache, use_cache=True).logits
-        yield last, subject.exact.logits(long)[:, -1:]
+        cache = cache_of(exact.run(long[:, :-1], use_cache=True))
+        last = exact.run(long[:, -1:], **with_cache(exact.model, cache)).logits
+        yield last, exact.logits(long)[:, -1:]
 
 
 def _left_padding(subject: Subject) -> Iterator[Made]:
@@ -157,7 +159,9 @@ def _greedy(subject: Subject) -> Iterator[Behaviour]:
     start = torch.tensor([subject.text]) if subject.text else subject.ids[:1]
     prompt = start[:, : max(1, min(TOKENS, block - n_new))]
     model: Any = subject.single.model
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # Of transformers before 5.20: the weights lie on no device until they are needed.
+        warnings.filterwarnings("ignore", "You are calling .generate")
         continued = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),

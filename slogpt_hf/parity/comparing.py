@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from slogpt_hf.parity import decoder
+from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.inputs import Inputs
 from slogpt_hf.parity.report import Comparison
 
@@ -40,6 +42,19 @@ class Run:
             return lambda rows: self.states[rows, ids]
         weight = self.head[ids].to(self.states.dtype)
         return lambda rows: functional.linear(self.states[rows], weight)
+
+
+def run_of(
+    model: Decoder,
+    ids: Tensor,
+    dtype: torch.dtype,
+    behind: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Run:
+    """What the built-in model makes of ids (B, T), in ``dtype``; ``behind`` as it has it."""
+    states = decoder.final_state(model, ids, dtype, behind).flatten(0, 1)
+    if model.head_name in model.adapters:
+        return Run(decoder.head(model, states), None)
+    return Run(states, model.tensors[model.head_name])
 
 
 @dataclass(frozen=True)

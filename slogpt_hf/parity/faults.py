@@ -244,16 +244,20 @@ def _swapped(one: str, other: str) -> Plant:
     return plant
 
 
-def _flipped_bit(patient: Patient) -> AbstractContextManager[None]:
+def _flipped_bit(patient: Patient) -> AbstractContextManager[None] | None:
     """One bit of the mantissa of the largest weight of the block's largest tensor.
 
     Of a block whose ReLU may shut the feature that the weight belongs to, of attention's last.
+    Zeros have none that would show: a projection that starts with them is passed over.
     """
     prefix = patient.route.target.blocks.format(i=BLOCK)
     names = [name for name in patient.stored if name.startswith(prefix)]
-    name = max(names, key=lambda each: patient.stored[each].numel())
-    if patient.spec.activation in SHUTTING:
-        name = patient.name("attn.out") or name
+    names.sort(key=lambda each: -patient.stored[each].numel())
+    if patient.spec.activation in SHUTTING and (out := patient.name("attn.out")):
+        names.insert(0, out)
+    name = next((each for each in names if patient.stored[each].any()), None)
+    if name is None:
+        return None
     before = patient.stored[name]
     after = before.clone().flatten()
     index = int(after.abs().argmax())

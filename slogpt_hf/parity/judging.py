@@ -47,12 +47,7 @@ def merges(merge_error: float | None) -> bool:
 
 
 def judge(
-    comparisons: Sequence[Comparison],
-    bound: float,
-    embedding_equal: bool,
-    head_equal: bool,
-    merge_error: float | None = None,
-    shaking: Shaking | None = None,
+    comparisons: Sequence[Comparison], bound: float, embedding_equal: bool, head_equal: bool
 ) -> tuple[str, ...]:
     """Why the artefact is not equal to the original, one sentence a reason; empty if it is."""
     failures = []
@@ -68,25 +63,40 @@ def judge(
         failures.append(EMBEDDING_DIFFERS)
     if not head_equal:
         failures.append(HEAD_DIFFERS)
-    if not merges(merge_error):
-        failures.append(
-            f"{MERGE_DIFFERS}: float64 relative error {merge_error:.2e} > {FP64_BOUND:.0e}."
-        )
-    if shaking is not None and not shaking.error <= FP64_BOUND:
-        failures.append(
-            f"{SHAKEN_DIFFERS}: float64 relative error {shaking.error:.2e} > {FP64_BOUND:.0e}."
-        )
     return tuple(failures)
 
 
-def judge_further(
-    acts: Sequence[Behaviour], published: Published | None, heard: Sequence[Witness]
-) -> tuple[str, ...]:
-    """Why the artefact does not behave as the original, one sentence a reason; empty if it does."""
-    failures = [f"{act.name}: {act.error:.2e} > {act.bound:.0e}." for act in acts if not act.passed]
-    if published is not None and not published.error <= published.bound:
-        failures.append(f"{published.dtype}: error {published.error:.2e} > {published.bound:.2e}.")
-    return (*failures, *(_disagreement(witness) for witness in heard if not witness.agrees))
+def judge_merging(merge_error: float | None) -> tuple[str, ...]:
+    """Why merged adapters are not the adapters; empty if they are, or there are none."""
+    if merges(merge_error):
+        return ()
+    return (f"{MERGE_DIFFERS}: float64 relative error {merge_error:.2e} > {FP64_BOUND:.0e}.",)
+
+
+def judge_shaking(shaking: Shaking) -> tuple[str, ...]:
+    """Why the artefact is not equal to the original on shaken weights; empty if it is."""
+    if shaking.error <= FP64_BOUND:
+        return ()
+    return (f"{SHAKEN_DIFFERS}: float64 relative error {shaking.error:.2e} > {FP64_BOUND:.0e}.",)
+
+
+def judge_behaviours(acts: Sequence[Behaviour]) -> tuple[str, ...]:
+    """What the artefact computes otherwise in another way, one sentence each; empty if nothing."""
+    return tuple(
+        f"{act.name}: {act.error:.2e} > {act.bound:.0e}." for act in acts if not act.passed
+    )
+
+
+def judge_published(published: Published) -> tuple[str, ...]:
+    """Why the artefact in its own dtype is not the original in that dtype; empty if it is."""
+    if published.error <= published.bound:
+        return ()
+    return (f"{published.dtype}: error {published.error:.2e} > {published.bound:.2e}.",)
+
+
+def judge_witnesses(heard: Sequence[Witness]) -> tuple[str, ...]:
+    """Who disagrees, one sentence each; empty if nobody does."""
+    return tuple(_disagreement(witness) for witness in heard if not witness.agrees)
 
 
 def _disagreement(witness: Witness) -> str:
@@ -97,4 +107,7 @@ def _disagreement(witness: Witness) -> str:
     error, allowed = witness.built_in_error, witness.bound
     if error <= allowed:
         error, allowed = witness.error, allowed + witness.rounding
-    return f"{witness.name}: {who} differs by {error:.2e} (allowed {allowed:.2e}{exact})."
+    first = f", first at {witness.place}" if witness.place else ""
+    remedy = f" With {witness.remedy} it agrees: --set {witness.remedy}." if witness.remedy else ""
+    by = f"differs by {error:.2e} (allowed {allowed:.2e}{exact})"
+    return f"{witness.name}: {who} {by}{first}.{remedy}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from filecmp import cmp as same_content
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
+from slogpt_hf.conversion.shipped import SHIPPED
 from slogpt_hf.conversion.targets import SLOGPT
 from slogpt_hf.errors import CheckpointError, UsageError, first_line
+from slogpt_hf.files import sha256_of
 from slogpt_hf.progress import quiet_transformers
 
 ADAPTER = "adapter_config.json"
@@ -160,10 +161,7 @@ def runs_code(folder: Path, trusted: bool) -> bool:
 
 
 def _is_own(folder: Path, name: str) -> bool:
-    import slogpt_hf.conversion
-
-    room = Path(slogpt_hf.conversion.__file__).parent
-    return name in OWN_MODELING_FILES and same_content(folder / name, room / name, shallow=False)
+    return name in OWN_MODELING_FILES and sha256_of(folder / name) in SHIPPED
 
 
 def compute_buffers(folder: Path, model: nn.Module) -> None:

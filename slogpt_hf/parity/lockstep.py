@@ -63,6 +63,12 @@ class Models:
     advance: Callable[[int], None]
     clock: Clock = field(default_factory=Clock)
 
+    def artefact(self, model: Streamed, ids: Tensor) -> Run:
+        """What the artefact, as one of its two models, makes of ids (B, T)."""
+        if self.whole:
+            return Run(model.final_state(ids).flatten(0, 1), model.raw(model.head_name))
+        return Run(model.logits(ids).flatten(0, 1), None)
+
 
 def states_of(model: Streamed, ids: Tensor) -> Iterator[Tensor]:
     """What enters the first block, what each block gives, and what enters the head."""

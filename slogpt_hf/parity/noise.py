@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slogpt_hf.parity import decoder
-from slogpt_hf.parity.comparing import Run, absolute_error
+from slogpt_hf.parity.comparing import absolute_error, run_of
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.inputs import Inputs
 
@@ -27,11 +26,11 @@ def redrawn_noise(original: Decoder, batches: Sequence[Inputs]) -> float:
     than a layer's own rounding.
 
     Args:
-        original: with its weights in the artefact's dtype.
+        original: the model whose rounding it is, e.g. with weights in the artefact's dtype.
         batches: to run.
     """
     generator = torch.Generator().manual_seed(SEED)
-    head, vocabulary = original.tensors[original.head_name], original.spec.vocab_size
+    vocabulary = original.spec.vocab_size
 
     def nudged(x: Tensor) -> Tensor:
         share = 2 * torch.rand(x.shape, generator=generator) - 1
@@ -39,8 +38,8 @@ def redrawn_noise(original: Decoder, batches: Sequence[Inputs]) -> float:
 
     worst = 0.0
     for batch in batches:
-        exact = Run(decoder.final_state(original, batch.ids, torch.float64).flatten(0, 1), head)
+        exact = run_of(original, batch.ids, torch.float64)
         for _ in range(DRAWS):
-            state = decoder.final_state(original, batch.ids, torch.float32, nudged)
-            worst = max(worst, absolute_error(vocabulary, Run(state.flatten(0, 1), head), exact)[0])
+            again = run_of(original, batch.ids, torch.float32, nudged)
+            worst = max(worst, absolute_error(vocabulary, again, exact)[0])
     return worst

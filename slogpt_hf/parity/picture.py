@@ -12,6 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from slogpt_hf.parity.claims import assumed, short_claim
+from slogpt_hf.parity.stated import stated
+
 if TYPE_CHECKING:
     from PIL import ImageDraw, ImageFont
 
@@ -19,6 +22,8 @@ WIDTH, HEIGHT = 1200, 460
 SCALE = 2  # drawn larger, then made smaller: smooth lines
 MARGIN, TOP, BOTTOM, GAP = 84, 118, 70, 70
 RADIUS = 5
+HEADINGS = (30, 26, 22, 18)  # sizes of the heading, the largest that fits
+MOST_WORDS = 110  # characters of it
 LEAST = 1e-12  # of a scale; an error of 0 lies on its floor
 MOST_POINTS = 160
 COLOURS = 128  # of the file, which then is a fifth of the size
@@ -116,13 +121,9 @@ def _panel_of(title: str, labels: tuple[str, str, str], rows: list[Mapping[str, 
 def _heading(canvas: ImageDraw.ImageDraw, report: Mapping[str, Any], palette: Palette) -> None:
     verdict = report.get("verdict")
     passed = verdict == "passed"
-    words = {
-        "passed": "Equal to the original",
-        "failed": "NOT equal to the original",
-        "invalid": "Not proven: a planted fault was not caught",
-    }.get(str(verdict), "No verdict")
+    words = _claim(report) if verdict in ("passed", "failed", "invalid") else "No verdict"
     colour = palette.good if passed else palette.bad
-    _text(canvas, (MARGIN, 26), words, 30, colour)
+    _text(canvas, (MARGIN, 26), words, _fitting(canvas, words), colour)
     bound, error = report.get("fp64_bound"), report.get("fp64_error")
     caught = sum(
         isinstance(c, Mapping) and c.get("outcome") == "caught"
@@ -135,6 +136,23 @@ def _heading(canvas: ImageDraw.ImageDraw, report: Mapping[str, Any], palette: Pa
     if caught:
         told.append(f"planted faults caught: {caught}")
     _text(canvas, (MARGIN, 66), "   ·   ".join(told), 17, palette.faint)
+
+
+def _claim(report: Mapping[str, Any]) -> str:
+    """What was proven; of what it rests on, as much as there is room for."""
+    proof = stated(report)
+    words = short_claim(proof)
+    if proof.verdict == "passed" and proof.assumptions:
+        words += f", assuming {assumed(proof)}"
+    words = words[0].upper() + words[1:]
+    return words if len(words) <= MOST_WORDS else f"{words[: MOST_WORDS - 1]}…"
+
+
+def _fitting(canvas: ImageDraw.ImageDraw, words: str) -> int:
+    """The size of a heading with which it fits."""
+    room = (WIDTH - 2 * MARGIN) * SCALE
+    fitting = (s for s in HEADINGS if canvas.textlength(words, font=_font(s * SCALE)) <= room)
+    return next(fitting, HEADINGS[-1])
 
 
 def _panel(

@@ -10,68 +10,241 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 import slogpt_hf
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import CheckpointError, first_line
+from slogpt_hf.parity.comparing import deviation
+from slogpt_hf.parity.judging import FP64_BOUND
+from slogpt_hf.parity.merging import Merged
 from slogpt_hf.parity.oracles import Testimony
-from slogpt_hf.parity.reference_name import split_reference
+from slogpt_hf.parity.reference_auto import Found, classes_for, sources_for
+from slogpt_hf.parity.reference_name import asks, is_auto, split_reference
 from slogpt_hf.redaction import without_secrets
 
-SECONDS = 1800.0
+SECONDS, AUTO_SECONDS = 1800.0, 300.0
+MOST_CLASSES = 6  # that are tried where a class is looked for
+TRACED_TOKENS = 32  # for which the parts of a class are kept
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-REQUEST, ANSWER = "request.json", "answer.safetensors"
+REQUEST, ANSWER, SAID = "request.json", "answer.safetensors", "said.json"
 GET_DUMPABLE, SET_DUMPABLE = 3, 4  # of prctl(2)
-MOST_WORDS = 300  # characters of what the class raised
+MOST_STDERR = 1 << 20  # bytes that are read of it
+MOST_WORDS, MOST_NOTE = 300, 600  # characters of what the class raised, and of a note
 
 
-def ask_reference(checkpoint: Checkpoint, reference: str, ids: Tensor) -> Testimony:
-    """What the training repository's model class computes with the checkpoint's weights.
+@dataclass(frozen=True)
+class Hearing:
+    """What came of asking.
+
+    Attributes:
+        testimony: what the class computes; None where no class was asked, or none could be.
+        note: which class was taken, or why none was, for people; empty where one was named.
+    """
+
+    testimony: Testimony | None = None
+    note: str = ""
+
+
+def hear_reference(
+    checkpoint: Checkpoint, reference: str | None, ids: Tensor, withheld: Collection[str] = ()
+) -> Hearing:
+    """Ask the class that is named or, with ``auto``, the one that is found.
 
     Args:
-        checkpoint: gives weights and sizes.
+        checkpoint: gives weights and what its file records.
+        reference: as the setting has it; None for no class.
+        ids: (B, T) token ids.
+        withheld: fields given by hand that the class is not told.
+
+    Raises:
+        UsageError: the reference cannot be meant.
+        CheckpointError: the class that was named cannot be made, does not take the weights, or
+            gives no logits; one that was looked for raises nothing.
+    """
+    if reference is None or not asks(reference):
+        return Hearing()
+    if is_auto(reference):
+        return _found_and_asked(checkpoint, reference, ids, withheld)
+    said = ask_reference(checkpoint, reference, ids, withheld)
+    return Hearing(said, said.note)
+
+
+def ask_reference(
+    checkpoint: Checkpoint, reference: str, ids: Tensor, withheld: Collection[str] = ()
+) -> Testimony:
+    """What the training repository's model class computes with the checkpoint's weights.
+
+    It is built from what the checkpoint's file records; its tensors and fields given by hand say
+    the rest. In float64 every cast inside is lifted.
+
+    Args:
+        checkpoint: gives weights and what its file records.
         reference: ``path/model.py:Class[:Config]``.
         ids: (B, T) token ids.
+        withheld: fields given by hand that it is not told.
 
     Raises:
         UsageError: the reference cannot be meant.
         CheckpointError: the class cannot be made, does not take the weights, or gives no logits.
     """
+    file, name, config = split_reference(reference)
+    return _ask(
+        checkpoint, Asked(file, name, config, f"{file.name}:{name}", withheld), ids, SECONDS
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A class that is asked.
+
+    Attributes:
+        file: that defines it.
+        name: of the class.
+        config: name of its configuration class; None to find that.
+        title: as reports call it.
+        withheld: given fields that it is not told.
+    """
+
+    file: Path
+    name: str
+    config: str | None
+    title: str
+    withheld: Collection[str] = ()
+
+
+def _found_and_asked(
+    checkpoint: Checkpoint, reference: str, ids: Tensor, withheld: Collection[str]
+) -> Hearing:
+    """Find the class whose state dict has the checkpoint's names, and ask it."""
+    with sources_for(checkpoint, reference) as sources:
+        if sources is None:
+            return Hearing(
+                note="no class was looked for: the training repository is not at hand at the "
+                "checkpoint's commit"
+            )
+        weights = Merged(checkpoint.tensors, checkpoint.adapters)
+        classes, n_files = classes_for(sources.root, weights)
+        if not classes:
+            return Hearing(
+                note=f"no class for this checkpoint was found in {n_files} Python files of "
+                f"{sources.where}"
+            )
+        heard: list[tuple[Found, Testimony]] = []
+        problems: list[str] = []
+        for each in classes[:MOST_CLASSES]:
+            asked = Asked(sources.root / each.path, each.name, None, str(each), withheld)
+            try:
+                heard.append((each, _ask(checkpoint, asked, ids, AUTO_SECONDS)))
+            except CheckpointError as error:
+                problems.append(error.message)
+        return _one_of(heard, problems, len(classes), sources.where)
+
+
+def _one_of(
+    heard: list[tuple[Found, Testimony]], problems: list[str], n_classes: int, where: str
+) -> Hearing:
+    """The testimony of the classes that took the weights, if they compute the same."""
+    more = n_classes - MOST_CLASSES
+    left = f" ({more} more were not tried)" if more > 0 else ""
+    if not heard:
+        return Hearing(
+            note=f"no class of {where} takes these weights{left}; {first_line(problems[0], 300)}"
+        )
+    names = ", ".join(str(each) for each, _ in heard)
+    first = heard[0][1]
+    if any(not _same(first, said) for _, said in heard[1:]):
+        return Hearing(
+            note=f"several classes of {where} take these weights and compute different things: "
+            f"{names}{left}; name one with --reference"
+        )
+    same = f", as do {names.partition(', ')[2]}" if len(heard) > 1 else ""
+    note = f"took {heard[0][0]} of {where}, which has these tensors{same}{left}"
+    note += f"; {first.note}" if first.note else ""
+    return Hearing(first, note)
+
+
+def _same(a: Testimony, b: Testimony) -> bool:
+    assert a.exact is not None and b.exact is not None
+    return a.exact.shape == b.exact.shape and deviation(a.exact, b.exact) <= FP64_BOUND
+
+
+def _ask(checkpoint: Checkpoint, asked: Asked, ids: Tensor, seconds: float) -> Testimony:
     from safetensors.torch import load_file, save_file
 
-    file, name, config = split_reference(reference)
     with tempfile.TemporaryDirectory(prefix="slogpt-hf-reference-") as temporary:
         folder = Path(temporary)
         request = {
-            "file": str(file),
-            "class": name,
-            "config": config,
+            "file": str(asked.file),
+            "class": asked.name,
+            "config": asked.config,
             "checkpoint": str(checkpoint.path.absolute()),
             "base": str(checkpoint.base.absolute()) if checkpoint.base else None,
             "given": dict(checkpoint.given),
+            "told": {n: v for n, v in checkpoint.given.items() if n not in asked.withheld},
+            "traced": TRACED_TOKENS,
             "paths": [str(Path(slogpt_hf.__file__).parents[1])],
         }
         (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         save_file({"ids": ids.contiguous()}, folder / "ids.safetensors")
-        words = _run(folder, file.parent)
+        words = _run(folder, asked.file.parent, seconds)
         answer = folder / ANSWER
         if words or not answer.is_file():
             raise CheckpointError(
-                f"--reference {reference}: {words or 'gave no answer'}",
+                f"--reference {asked.title}: {words or 'gave no answer'}",
                 hint="The class has to take the checkpoint's weights and give all logits.",
             )
-        said = load_file(answer)
-    if any(said[key].shape[:2] != ids.shape for key in ("logits", "exact")):
-        raise CheckpointError(f"--reference {reference}: gives no logits of every position.")
-    return Testimony(f"{file.name}:{name}", ids, said["logits"], said["exact"])
+        try:
+            tensors = load_file(answer)
+            said = json.loads((folder / SAID).read_text("utf-8"))
+            logits, exact = tensors.pop("logits"), tensors.pop("exact")
+            told = (*said["by_hand"], *said["ours"])
+            not_taken = tuple(e.where for e in checkpoint.unknown if e.name in said["untaken"])
+            note = _note(asked.title, said)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise CheckpointError(f"--reference {asked.title}: gave no answer.") from error
+    shape = (*ids.shape, checkpoint.spec.vocab_size)
+    if any(tuple(each.shape[:2]) != shape[:2] for each in (logits, exact)):
+        raise CheckpointError(
+            f"--reference {asked.title}: gives no logits of every position.",
+            hint="Let its forward pass give them, e.g. where it is given targets.",
+        )
+    if any(tuple(each.shape) != shape for each in (logits, exact)):
+        raise CheckpointError(
+            f"--reference {asked.title}: gives {logits.shape[2]} logits a position, the "
+            f"vocabulary has {shape[2]} rows."
+        )
+    return Testimony(asked.title, ids, logits, exact, note, told, not_taken, tensors)
+
+
+def _note(title: str, said: Mapping[str, Any]) -> str:
+    """What a person has to know of how a class was told its settings."""
+    parts = []
+    if said["untaken"]:
+        entries = ", ".join(f"{name} = {value}" for name, value in said["untaken"].items())
+        parts.append(f"does not take {entries}, which the file records")
+    if said["by_hand"]:
+        parts.append(f"was told {', '.join(said['by_hand'])} by hand")
+    if said["ours"]:
+        parts.append(f"was told {', '.join(said['ours'])} as slogpt-hf assumes it")
+    if said["multiple_of"]:
+        parts.append(f"takes the width of the MLP with multiple_of = {said['multiple_of']}")
+    if said["defaults"]:
+        parts.append(f"has defaults for what no file records: {', '.join(said['defaults'])}")
+    if not parts:
+        return ""
+    return without_secrets(first_line(f"{title}: {'; '.join(parts)}", MOST_NOTE))
 
 
 @contextmanager
@@ -93,26 +266,32 @@ def _unreadable() -> Iterator[None]:
         prctl(SET_DUMPABLE, max(before, 0))
 
 
-def _run(folder: Path, place: Path) -> str:
+def _run(folder: Path, place: Path, seconds: float) -> str:
     """Run the child; what went wrong, empty if nothing did."""
     environment = {key: os.environ[key] for key in KEPT if key in os.environ}
     environment |= {"HOME": str(folder), "HF_HUB_OFFLINE": "1"}
     child = Path(__file__).with_name("reference_child.py")
-    try:
-        with _unreadable():
-            done = subprocess.run(
-                [sys.executable, "-I", "-B", str(child), str(folder)],
-                cwd=place,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                timeout=SECONDS,
-                check=False,
-            )
-    except subprocess.TimeoutExpired:
-        return f"did not end within {SECONDS / 60:.0f} minutes."
-    if done.returncode == 0:
+    with _unreadable(), (folder / "stderr").open("w+b") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-B", str(child), str(folder)],
+            cwd=place,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return f"did not end within {seconds / 60:.0f} minutes."
+        finally:  # with whatever it has started
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        stderr.seek(0)
+        words = stderr.read(MOST_STDERR)
+    if code == 0:
         return ""
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it ended early"]
+    lines = words.decode("utf-8", "replace").strip().splitlines() or ["it ended early"]
     return without_secrets(first_line(lines[-1], MOST_WORDS)) + "."

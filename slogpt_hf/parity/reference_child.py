@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
-import importlib
-import importlib.util
-import inspect
 import json
 import os
 import sys
@@ -31,101 +27,6 @@ def leave_the_network() -> None:
         return
 
 
-def imported(path: Path) -> Any:
-    """The module of a file, with what lies beside it or, in packages, around it importable."""
-    names, folder = [path.stem], path.parent
-    while (folder / "__init__.py").is_file():
-        names.insert(0, folder.name)
-        folder = folder.parent
-    sys.path.insert(0, str(folder))
-    if len(names) > 1:
-        return importlib.import_module(".".join(names))
-    # ``from src.layers import Layer`` in src/model.py, which is run from above.
-    sys.path.append(str(folder.parent))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def fields_of(spec: Any) -> dict[str, Any]:
-    """What the families' configurations call the sizes and switches of a spec."""
-    return {
-        "n_layer": spec.n_layer,
-        "n_layers": spec.n_layer,
-        "n_head": spec.n_head,
-        "n_heads": spec.n_head,
-        "n_kv_head": spec.n_kv_head,
-        "n_kv_heads": spec.n_kv_head,
-        "n_embd": spec.n_embd,
-        "n_embed": spec.n_embd,
-        "dim": spec.n_embd,
-        "hidden_dim": spec.n_hidden,
-        "vocab_size": spec.vocab_size,
-        "block_size": spec.block_size,
-        "max_seq_len": spec.block_size,
-        "bias": spec.linear_bias or spec.norm_bias,
-        "norm_eps": spec.norm_eps,
-        "dropout": 0.0,
-        "use_rope": spec.positions == "rotary",
-        "use_swiglu": spec.mlp == "gated",
-        "use_rmsnorm": spec.norm == "rmsnorm",
-    }
-
-
-def made(module: Any, name: str, config: str | None, spec: Any) -> Any:
-    """An instance of the class, with the sizes of the checkpoint."""
-    kind = getattr(module, name)
-    known = fields_of(spec)
-    settings = getattr(module, config) if config else config_class(module, kind)
-    if settings is None:
-        return kind(**chosen(kind, known))
-    return kind(settings(**chosen(settings, known)))
-
-
-def config_class(module: Any, kind: Any) -> Any:
-    """The class of the first parameter of ``kind``, or the module's one dataclass."""
-    parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
-    if parameters and parameters[0].name in ("config", "args", "params", "cfg"):
-        hint = parameters[0].annotation
-        named = getattr(module, hint, None) if isinstance(hint, str) else hint
-        if inspect.isclass(named) and named is not inspect.Parameter.empty:
-            return named
-        found = [
-            c for c in vars(module).values() if inspect.isclass(c) and dataclasses.is_dataclass(c)
-        ]
-        if len(found) == 1:
-            return found[0]
-        raise TypeError(f"name the configuration class too: FILE.py:{kind.__name__}:CONFIG")
-    return None
-
-
-def chosen(kind: Any, known: dict[str, Any]) -> dict[str, Any]:
-    """Of what is known, what a class takes."""
-    return {n: known[n] for n in inspect.signature(kind).parameters if n in known}
-
-
-def logits_of(model: Any, ids: Any) -> Any:
-    """Logits of every position."""
-    from slogpt_hf.recorded import _logits
-
-    return _logits(model, ids)
-
-
-def loaded(module: Any, request: dict[str, Any], checkpoint: Any, dtype: Any) -> Any:
-    """An instance with the checkpoint's weights: merged, where it has no place for adapters."""
-    from slogpt_hf.parity.merging import Merged
-
-    model = made(module, request["class"], request["config"], checkpoint.spec).eval().to(dtype)
-    tensors = checkpoint.tensors
-    if not tensors.keys() <= model.state_dict().keys():
-        tensors = Merged(tensors, checkpoint.adapters)
-    model.load_state_dict({name: tensors[name].to(dtype) for name in tensors}, strict=True)
-    return model
-
-
 def main(folder: Path) -> None:
     """Answer the request in a folder."""
     leave_the_network()
@@ -136,18 +37,66 @@ def main(folder: Path) -> None:
 
     from slogpt_hf.checkpoints import read_checkpoint
     from slogpt_hf.parity.float64 import Float64Everywhere
+    from slogpt_hf.parity.merging import Merged
+    from slogpt_hf.parity.reference_made import loaded, made, said_of
+    from slogpt_hf.parity.reference_module import imported
+    from slogpt_hf.parity.reference_trace import traced
+    from slogpt_hf.recorded import _logits
 
     torch.manual_seed(0)
     base = Path(request["base"]) if request["base"] else None
     checkpoint = read_checkpoint(Path(request["checkpoint"]), request["given"], base)
+    known, constants = recorded_by(checkpoint, request)
     ids = load_file(folder / "ids.safetensors")["ids"]
     module = imported(Path(request["file"]))
+    tensors = checkpoint.tensors
+    said: dict[str, Any] = {}
+
+    def instance(dtype: Any) -> Any:
+        def make(each: Any) -> Any:
+            return made(module, request["class"], request["config"], each)
+
+        weights: Any = tensors
+        if checkpoint.adapters and not tensors.keys() <= make(known).state_dict().keys():
+            weights = Merged(tensors, checkpoint.adapters)
+        model, told = loaded(make, known, checkpoint.spec.n_hidden, weights, constants, dtype)
+        said.update(said_of(told))
+        return model
+
+    answer: dict[str, Any] = {}
     with torch.no_grad():
-        single = logits_of(loaded(module, request, checkpoint, torch.float32), ids)
+        answer["logits"] = _logits(instance(torch.float32), ids).float()
+        torch.set_default_dtype(torch.float64)
         with Float64Everywhere():
-            exact = logits_of(loaded(module, request, checkpoint, torch.float64), ids)
-    answer = {"logits": single.float().contiguous(), "exact": exact.double().contiguous()}
-    save_file(answer, folder / "answer.safetensors")
+            model = instance(torch.float64)
+            answer["exact"] = _logits(model, ids).double()
+            with traced(model, checkpoint.dialect) as parts:
+                _logits(model, ids[:1, : request["traced"]])
+    answer |= parts
+    save_file({n: t.contiguous() for n, t in answer.items()}, folder / "answer.safetensors")
+    (folder / "said.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def recorded_by(checkpoint: Any, request: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What is known of the model, and the constants that its file holds beside the weights."""
+    from slogpt_hf.checkpoints.reader import read_contents
+    from slogpt_hf.checkpoints.state_dict import read_state_dict
+    from slogpt_hf.parity.reference_known import Known, assumed_in, seen_in, settings_in
+
+    own = Path(request["base"] or request["checkpoint"])
+    contents = read_contents(own)
+    state = read_state_dict(own, contents.value)
+    places, constants = {}, {}
+    if state is not None:
+        places = settings_in(state.fields)
+        constants = {
+            name: stored.values()
+            for name, stored in state.tensors.items()
+            if name not in checkpoint.tensors
+        }
+    spec = checkpoint.spec
+    known = Known(places, request["told"], seen_in(spec), assumed_in(spec))
+    return known, constants
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast
 
 from slogpt_hf.checkpoints.assumptions import Assumption
+from slogpt_hf.parity.claims import MOST_ASSUMED, claim
 
 SCHEMA = 3
 Level = Literal["witnessed", "corroborated", "assumed"]
@@ -131,6 +133,13 @@ class Witness:
         length: tokens of a row.
         rounding: by how much the artefact's dtype, or the merging of adapters, changes a logit; 0
             where the weights are the checkpoint's.
+        told: facts that it was told rather than knew, so that it confirms none of them.
+        untold: facts of which another value would move its logits, in float32, by no more than
+            rounding does, so that it confirms none of them.
+        not_taken: recorded entries that neither it nor slogpt-hf knows: it settles nothing then.
+        place: where the built-in model first leaves it, e.g. ``layer 1, MLP``; empty if unknown.
+        remedy: the one setting with which the built-in model agrees, e.g. ``activation=relu``;
+            empty if there is none.
     """
 
     name: str
@@ -142,6 +151,11 @@ class Witness:
     batch: int
     length: int
     rounding: float = 0.0
+    told: tuple[str, ...] = ()
+    not_taken: tuple[str, ...] = ()
+    place: str = ""
+    remedy: str = ""
+    untold: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,6 +240,8 @@ class ParityReport:
         confirmed: facts that no file records and that a witness confirmed.
         loss: the recorded validation loss against the artefact's; None where it was not computed.
         witness_note: why no witness was heard, or which one ``auto`` took; for people.
+        notes: what else a person has to know, such as why the recorded loss was not compared.
+        versions: library to the version that computed all this; empty in older reports.
     """
 
     oracle: str
@@ -254,6 +270,8 @@ class ParityReport:
     confirmed: tuple[Assumption, ...] = ()
     loss: RecordedLoss | None = None
     witness_note: str = ""
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missed(self) -> tuple[str, ...]:
@@ -358,17 +376,13 @@ class ParityReport:
         return f"it first leaves it at {self.first_divergence}: {first}"
 
     def summary(self) -> str:
-        """One line for a log."""
-        verdict = {
-            "passed": "equal to the original",
-            "failed": "NOT equal to the original",
-            "invalid": "NOT PROVEN, a planted fault was not caught",
-        }[self.verdict]
+        """One line for a log: the claim, then the figures."""
+        words = claim(self, MOST_ASSUMED)
         if not self.comparisons:
-            return f"{verdict}: {' '.join(self.failures)}"
+            return f"{words}: {' '.join(self.failures)}"
         merge = "" if self.merge_error is None else f", merge error {self.merge_error:.1e}"
         return (
-            f"{verdict}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
+            f"{words}: float64 error {self.fp64_error:.1e} (bound {self.fp64_bound:.0e}), "
             f"float32 error {self.fp32_error:.1e} (bound {self.fp32_bound:.1e}){merge}"
         )
 

@@ -10,10 +10,10 @@ from slogpt_hf.stages.preparing import Job, Prepared, prepare
 from slogpt_hf.stages.proving import prove
 from slogpt_hf.stages.publishing import publish
 from slogpt_hf.stages.reporting import report
-from slogpt_hf.stages.work import FAILED, Work, known_outcomes, outcomes_of
+from slogpt_hf.stages.work import REMARKED, Work, known_outcomes, outcomes_of
 
 __all__ = [
-    "FAILED",
+    "REMARKED",
     "Job",
     "Prepared",
     "Work",

@@ -11,6 +11,7 @@ from slogpt_hf.card.record import REPORT_FILE
 from slogpt_hf.ci.markup import visible
 from slogpt_hf.ci.outcome import Outcome
 from slogpt_hf.errors import SloGPTError
+from slogpt_hf.parity.reference_name import AUTO
 from slogpt_hf.planning import Decision, best_of
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import Settings
@@ -24,11 +25,12 @@ from slogpt_hf.stages.work import (
     read_settings,
     with_files,
 )
+from slogpt_hf.watch.candidate import Candidate
 from slogpt_hf.watch.fetching import Fetched
 
 
 def prove(work: Work, progress: Progress) -> tuple[Outcome, ...]:
-    """Convert every fetched checkpoint and prove it equal; no network, no token.
+    """Convert every fetched checkpoint and prove it; no network, no token.
 
     A checkpoint that is refused does not keep the others from being proven.
 
@@ -70,9 +72,12 @@ def _proven(
     try:
         # Datasets, tokenizers and bases are those of the checkpoint's own commit.
         with chdir(fetched.root):
-            convert(
-                fetched.shown, artefact, replace(settings, report=str(report)), progress, source
+            told = replace(
+                settings,
+                report=str(report),
+                reference=settings.reference or _looked_for(candidate, fetched),
             )
+            convert(fetched.shown, artefact, told, progress, source)
     except SloGPTError as error:
         message, code = visible(str(error)), error.exit_code
         outcome = replace(outcome, status="refused", message=message, exit_code=code)
@@ -82,3 +87,10 @@ def _proven(
         shutil.copyfile(artefact / REPORT_FILE, report)
     keep(work.proven(key), outcome)
     return with_files(work, outcome)
+
+
+def _looked_for(candidate: Candidate, fetched: Fetched) -> str:
+    """Where the trainer's class is looked for, since its code can do no harm in this stage."""
+    if candidate.kind == "git":  # the commit's own files lie around the checkpoint
+        return f"{AUTO}:{str(fetched.path).removesuffix(candidate.name)}"
+    return AUTO if candidate.kind == "file" else f"{AUTO}:"

@@ -13,7 +13,7 @@ from slogpt_hf.ci.summary import summary_of, write_summary
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import write_atomically
 from slogpt_hf.progress import Progress
-from slogpt_hf.stages.work import FAILED, Work
+from slogpt_hf.stages.work import REMARKED, Work
 
 Environment = Mapping[str, str]
 NO_MORE: Environment = {}
@@ -27,7 +27,7 @@ def report(
     say: Callable[[str], object],
     progress: Progress,
     *,
-    annotated: Collection[str] = FAILED,
+    annotated: Collection[str] = REMARKED,
     with_comment: bool = False,
     more: Mapping[str, str] = NO_MORE,
 ) -> None:

@@ -23,6 +23,7 @@ RUN = "run"  # of plan.json: URL of the run, for people
 BESIDE = ("record", "report", "artefact", "report_path")
 PROOFS, PUBLICATIONS = ("proven", "refused"), ("released", "known", "unpublished")  # of a status
 FAILED = ("refused", "unpublished")
+REMARKED = (*FAILED, "released", "proven")  # of which a job says something beside the log
 LARGEST_FILE = 32 << 20  # bytes of a file that is read whole
 STAMPS = {"version": "0.0.0", "tag": "v0.0.0"}  # of a record, in place of those it gets
 

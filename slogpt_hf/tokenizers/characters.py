@@ -51,18 +51,34 @@ def write_character_tokenizer(
         UsageError: ``unknown`` or ``special_tokens`` do not fit the vocabulary, or the folder
             cannot be written.
     """
+    files = character_files(
+        vocabulary,
+        model_max_length=model_max_length,
+        unknown=unknown,
+        special_tokens=special_tokens,
+    )
+    write_files(folder, files)
+
+
+def character_files(
+    vocabulary: Vocabulary,
+    *,
+    model_max_length: int,
+    unknown: str = "error",
+    special_tokens: Mapping[str, int] | None = None,
+) -> dict[str, bytes]:
+    """The files that ``write_character_tokenizer`` writes, name to content. Raises as it does.
+
+    ``structure.py`` holds artefacts of every version against them: what changes here has to be
+    known there.
+    """
     names = _special_names(vocabulary, special_tokens or {})
     ids = vocabulary.ids | {name: (special_tokens or {})[role] for role, name in names.items()}
-    write_files(
-        folder,
-        {
-            "tokenizer.json": _json(
-                _backend(ids, _unknown_entry(vocabulary, unknown, names), names)
-            ),
-            "tokenizer_config.json": _json(_config(model_max_length, names)),
-            "vocab.json": _json(ids),
-        },
-    )
+    return {
+        "tokenizer.json": _json(_backend(ids, _unknown_entry(vocabulary, unknown, names), names)),
+        "tokenizer_config.json": _json(_config(model_max_length, names)),
+        "vocab.json": _json(ids),
+    }
 
 
 def require_entry(vocabulary: Vocabulary, unknown: str) -> None:

@@ -11,6 +11,7 @@ from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.progress import quiet_transformers
 from slogpt_hf.tokenizers.corpus import PIECE, Corpus, Reading, other_vocabulary
+from slogpt_hf.tokenizers.structure import recorded_unknown, structure_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,24 +100,29 @@ def check_choice(
     choice: TokenizerChoice,
     rows: int,
     *,
+    model_max_length: int | None = None,
     trust_remote_code: bool = False,
     advance: Callable[[int], None] = lambda characters: None,
 ) -> TokenizerReport:
     """Compare the tokenizer files of a folder with what was chosen, over the whole corpus.
 
-    A corpus of more than MOST_CHARACTERS is compared that far, and the report says so. Where
-    nothing was chosen the files must load, and have no id that the model has not.
+    The files of characters are compared field by field as well. A corpus of more than
+    MOST_CHARACTERS is compared that far, and the report says so. Where nothing was chosen the
+    files must load, and have no id that the model has not.
 
     Args:
         folder: holds the tokenizer files.
         choice: what they were made of.
         rows: of the model's embedding.
+        model_max_length: the model's context length, in tokens; None where it is not compared.
         trust_remote_code: run code that the folder brings.
         advance: told the characters of the corpus that were compared since its last call.
 
     Raises:
         CheckpointError: the dataset's ids are not the tokenizer's.
     """
+    if different := _structure(folder, choice, model_max_length):
+        return TokenizerReport(0, 0, "", different)
     try:
         tokenizer = load_tokenizer(folder, trust_remote_code)
     except CheckpointError as error:
@@ -131,6 +137,16 @@ def check_choice(
     if not report.ok:
         return report
     return replace(report, corpus=_told(corpus, reading) if corpus else NO_CORPUS)
+
+
+def _structure(folder: Path, choice: TokenizerChoice, model_max_length: int | None) -> str | None:
+    """A field or file that the vocabulary does not imply, or what was asked for beside it."""
+    if choice.vocabulary is None:
+        return None
+    unknown = choice.unknown
+    if unknown == "error":  # or what the artefact's own record says was asked for
+        unknown = recorded_unknown(folder, choice.vocabulary)
+    return structure_difference(folder, choice.vocabulary, unknown, model_max_length)
 
 
 def _compared(
@@ -150,18 +166,13 @@ def _compared(
 def _wrong_ids(
     tokenizer: PreTrainedTokenizerBase, choice: TokenizerChoice, rows: int
 ) -> str | None:
-    """Ids that the model has not, characters that decoding may drop, another vocabulary."""
+    """Ids that the model has not, or a vocabulary that did not make the ids of its dataset."""
     from slogpt_hf.tokenizers.existing import n_ids
 
     if (size := n_ids(tokenizer)) > rows:
         return f"it has an id {size - 1}, but the model has {rows} rows"
-    if (vocabulary := choice.vocabulary) is None:
-        return None
-    entries = vocabulary.characters
-    for i in tokenizer.all_special_ids:
-        if i < len(entries) and len(entries[i]) == 1:
-            return f"{describe(entries[i])} is a special token, which decoding may drop"
-    return other_vocabulary(choice.dataset, vocabulary.ids)
+    vocabulary = choice.vocabulary
+    return None if vocabulary is None else other_vocabulary(choice.dataset, vocabulary.ids)
 
 
 def _told(corpus: Corpus, reading: Reading) -> str:

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, REPORT_FILE, is_record
+from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.errors import SloGPTError, UsageError
 from slogpt_hf.hub.client import Hub
 from slogpt_hf.hub.tree import files_at
 from slogpt_hf.hub.versions import require_ref
+from slogpt_hf.parity.stated import stated
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.settings import Settings
 from slogpt_hf.signing import (
@@ -23,9 +25,6 @@ from slogpt_hf.signing import (
     signed_files,
 )
 from slogpt_hf.verification.checks import (
-    FAILED,
-    NOT_CHECKED,
-    Check,
     check_files,
     check_parity,
     check_record,
@@ -33,11 +32,14 @@ from slogpt_hf.verification.checks import (
     own_files,
     parsed,
 )
+from slogpt_hf.verification.code import check_code
 from slogpt_hf.verification.contents import commit_of_tag, hash_contents, read_texts
+from slogpt_hf.verification.levels import check_level
+from slogpt_hf.verification.results import FAILED, NOT_CHECKED, Check
 
 TEXTS = (RECORD_FILE, REPORT_FILE, SIGNATURE_FILE, CARD_FILE)
 MOST_TEXT_BYTES = 1 << 26  # of what is read into memory
-CHECKS = ("record", "files", "parity", "signature")
+CHECKS = ("record", "files", "parity", "level", "code", "signature")
 
 __all__ = ["Check", "ReleaseError", "Verification", "parse_release", "verify_release"]
 
@@ -59,6 +61,8 @@ class Verification:
         endpoint: base URL of the hub.
         checks: one each of CHECKS.
         others: files beside the release's own, sorted.
+        level: what the report says that the proof rests on; None where it does not say.
+        assumptions: what no file records and no witness confirmed, by the report.
     """
 
     repo_id: str
@@ -67,6 +71,8 @@ class Verification:
     endpoint: str
     checks: tuple[Check, ...]
     others: tuple[str, ...]
+    level: str | None = None
+    assumptions: tuple[Assumption, ...] = ()
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -138,14 +144,22 @@ def verify_release(
     contents = hash_contents(
         hub, repo_id, commit, tree, texts, names, download=download, progress=progress
     )
+    report = parsed(texts.get(REPORT_FILE, b""))
     checks = [
         check_record(record, repo_id, tag),
         check_files(record, contents, download=download),
         check_parity(record, contents),
+        check_level(record, report),
+        check_code(record, contents),
         check_signature(record, contents, signed, signer, required=require_signature),
     ]
     others = tuple(sorted(tree.keys() - own_files(record)))
-    return Verification(repo_id, tag, commit, hub.shown_endpoint, tuple(checks), others)
+    found = stated(report if isinstance(report, dict) else None)
+    return Verification(
+        *(repo_id, tag, commit, hub.shown_endpoint, tuple(checks), others),
+        level=found.level,
+        assumptions=found.assumptions,
+    )
 
 
 def _signed(

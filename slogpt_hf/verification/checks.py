@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from collections.abc import Mapping
+from typing import Any
 
 from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, REPORT_FILE, Record
 from slogpt_hf.hub.tree import loaded_beside
@@ -14,30 +13,21 @@ from slogpt_hf.progress import human_bytes
 from slogpt_hf.recording import FURTHER_FIELDS, VERDICT_FIELDS
 from slogpt_hf.signing import SIGNATURE_FILE, SignatureError, Signer
 from slogpt_hf.verification.contents import Contents
+from slogpt_hf.verification.results import (
+    FAILED,
+    FP64_BOUND,
+    NONE,
+    NOT_CHECKED,
+    Check,
+    check,
+    is_figure,
+    shown,
+)
 
-OK, FAILED, NOT_CHECKED, NONE = "ok", "FAILED", "not checked", "none"
-MOST_NAMED = 5  # problems in a message
-FP64_BOUND = 1e-10  # docs/parity.md; slogpt_hf.parity.gate has it too, but imports torch
 BATCH_FIGURES = ("fp64_error", "fp32_error", "fp32_noise")
-LARGEST_NUMBER = 2**63
 # What a report says that passed; and one of schema 2, whose gate plants faults.
 PASSED: dict[str, Any] = {"passed": True, "failures": []}
 PASSED_2: dict[str, Any] = {"verdict": "passed", "missed": []}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: of the check.
-        status: ``ok``, ``FAILED``, ``not checked`` or ``none``.
-        detail: what was compared, or what is wrong.
-    """
-
-    name: str
-    status: str
-    detail: str
 
 
 def own_files(record: Record) -> frozenset[str]:
@@ -47,7 +37,7 @@ def own_files(record: Record) -> frozenset[str]:
 
 def check_record(record: Record, repo_id: str, tag: str) -> Check:
     """The record is that of the repository and the tag under which it was found."""
-    said = f"{_shown(record.get('repo_id'))}@{_shown(record.get('tag'))}"
+    said = f"{shown(record.get('repo_id'))}@{shown(record.get('tag'))}"
     problems = []
     if (record.get("repo_id"), record.get("tag")) != (repo_id, tag):
         problems.append(
@@ -55,8 +45,8 @@ def check_record(record: Record, repo_id: str, tag: str) -> Check:
         )
     if not isinstance(record.get("version"), str):
         problems.append(f"{RECORD_FILE} names no version")
-    by = f"version {_shown(record.get('version'))}, by {_shown(record.get('tool'))}"
-    return _check("record", problems, f"{RECORD_FILE} is that of {said}, {by}")
+    by = f"version {shown(record.get('version'))}, by {shown(record.get('tool'))}"
+    return check("record", problems, f"{RECORD_FILE} is that of {said}, {by}")
 
 
 def check_files(record: Record, contents: Contents, *, download: bool) -> Check:
@@ -76,32 +66,32 @@ def check_files(record: Record, contents: Contents, *, download: bool) -> Check:
     size = human_bytes(sum(tree[name].n_bytes for name in proven.keys() & tree.keys()))
     whose = "of the bytes" if download else "as the hub states it (--no-download)"
     detail = f"{len(proven)} files, {size}: SHA-256 {whose} is that of {RECORD_FILE}"
-    return _check("files", problems, detail)
+    return check("files", problems, detail)
 
 
 def check_parity(record: Record, contents: Contents) -> Check:
     """The report says that the proof passed, within its bounds, with the record's figures."""
     report = parsed(contents.texts.get(REPORT_FILE, b""))
     if not isinstance(report, dict):
-        return _check("parity", [f"{REPORT_FILE} is missing or is no parity report"], "")
+        return check("parity", [f"{REPORT_FILE} is missing or is no parity report"], "")
     problems = [] if REPORT_FILE in record["files"] else [f"{RECORD_FILE} lists no {REPORT_FILE}"]
     old = report.get("schema") == 1
     told = [f for f in FURTHER_FIELDS if not old or f in report or f in record["parity"]]
     problems += [
-        f"{field} is {_shown(report.get(field))} in {REPORT_FILE}, "
-        f"{_shown(record['parity'].get(field))} in {RECORD_FILE}"
+        f"{field} is {shown(report.get(field))} in {REPORT_FILE}, "
+        f"{shown(record['parity'].get(field))} in {RECORD_FILE}"
         for field in (*VERDICT_FIELDS, *told)
         if field not in report or report[field] != record["parity"].get(field, math.nan)
     ]
     if not problems:
         problems = _report_problems(report)
     if problems:
-        return _check("parity", problems, "")
+        return check("parity", problems, "")
     figures = [
         f"{name} error {report[f'{field}_error']:.1e} (bound {report[f'{field}_bound']:.1e})"
         for name, field in (("float64", "fp64"), ("float32", "fp32"))
     ]
-    return _check("parity", [], f"{', '.join(figures)} in {REPORT_FILE} and {RECORD_FILE}")
+    return check("parity", [], f"{', '.join(figures)} in {REPORT_FILE} and {RECORD_FILE}")
 
 
 def check_signature(
@@ -122,7 +112,7 @@ def check_signature(
         required: whether no signature, or an unchecked one, is a failure.
     """
     if isinstance(signed, SignatureError):
-        return _check("signature", [signed.message.rstrip(".")], "")
+        return check("signature", [signed.message.rstrip(".")], "")
     if signed is None:
         absent = SIGNATURE_FILE not in contents.tree
         detail = (
@@ -140,7 +130,7 @@ def check_signature(
     problems += [
         f"{name} is not signed" for name in sorted({*record["files"], RECORD_FILE} - signed.keys())
     ]
-    return _check("signature", problems, f"{len(signed)} files, signed by {signer}")
+    return check("signature", problems, f"{len(signed)} files, signed by {signer}")
 
 
 def parsed(content: bytes) -> Any:
@@ -149,13 +139,6 @@ def parsed(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
-
-
-def _check(name: str, problems: Sequence[str], detail: str) -> Check:
-    if not problems:
-        return Check(name, OK, detail)
-    more = [f"and {len(problems) - MOST_NAMED} more"] if len(problems) > MOST_NAMED else []
-    return Check(name, FAILED, "; ".join([*problems[:MOST_NAMED], *more]))
 
 
 def _report_problems(report: Mapping[str, Any]) -> list[str]:
@@ -170,9 +153,9 @@ def _report_problems(report: Mapping[str, Any]) -> list[str]:
         ("shaken_error", 0.0 if shaken is None else shaken, report.get("fp64_bound")),
     ]
     problems = [
-        f"{name} {_shown(value)} is not within {_shown(bound)}"
+        f"{name} {shown(value)} is not within {shown(bound)}"
         for name, value, bound in bounds
-        if not (_is_figure(value) and _is_figure(bound) and value <= bound)
+        if not (is_figure(value) and is_figure(bound) and value <= bound)
     ]
     problems += [
         f"{name} is not that of the worst batch"
@@ -180,7 +163,7 @@ def _report_problems(report: Mapping[str, Any]) -> list[str]:
         if report.get(name) != _worst(batches, name)
     ]
     problems += [
-        f"{name} is {_shown(report.get(name))}"
+        f"{name} is {shown(report.get(name))}"
         for name, needed in (PASSED if report.get("schema") == 1 else PASSED | PASSED_2).items()
         if report.get(name) != needed
     ]
@@ -204,16 +187,5 @@ def _worst(batches: Any, name: str) -> float | None:
     if not isinstance(batches, list):
         return None
     figures = [batch.get(name) if isinstance(batch, dict) else None for batch in batches]
-    known = [figure for figure in figures if _is_figure(figure)]
+    known = [figure for figure in figures if is_figure(figure)]
     return max(known, default=None) if len(known) == len(figures) else None
-
-
-def _is_figure(value: Any) -> TypeGuard[float]:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return type(value) is int and abs(value) < LARGEST_NUMBER
-
-
-def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -174,7 +174,8 @@ def _recordings(name: str, *, is_folder: bool) -> set[str]:
 def _named_globs(repository: Repository, settings: Settings) -> list[str]:
     """Globs of the files of the repository that the settings name, or that lie below those."""
     values = [value for name in NAMED if (value := getattr(settings, name))]
-    values += [settings.reference.rpartition(".py:")[0] + ".py"] if settings.reference else []
+    file, is_file, _ = (settings.reference or "").rpartition(".py:")
+    values += [f"{file}.py"] if is_file else []
     values += [DATASETS + settings.dataset] if settings.dataset else []
     paths = [repository.path_in(value) for value in values if not Path(value).is_absolute()]
     # The whole repository is no dataset.

@@ -68,6 +68,7 @@ def test_sections_come_in_order(card_facts: Make) -> None:
         "## How to load",
         "## Architecture",
         "## Proof",
+        "## What the proof rests on",
         "## Provenance",
         "## Sample",
         "## Limits",

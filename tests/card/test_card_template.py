@@ -95,7 +95,7 @@ def test_an_error_names_file_line_and_variables(
     assert error.value.message.startswith(where)
     assert says in error.value.message
     assert "checkpoint_sha256, code" not in error.value.hint
-    assert "architecture, behaviours, card_data, caught, checkpoint_file" in error.value.hint
+    assert "architecture, assumed, behaviours, card_data, caught," in error.value.hint
 
 
 def test_a_missing_template_is_a_usage_error(card_facts: Make, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.checkpoints.unknown import require_known
 from slogpt_hf.errors import CheckpointError, UsageError
 
 StateDict = Callable[..., dict[str, Tensor]]
@@ -82,16 +83,24 @@ def test_recorded_theta_by_any_name(written: Callable[..., Path], name: str) -> 
     [
         ("rope_scaling", {"factor": 2}),
         ("sliding_window", 4),
-        ("activation", "gelu_new"),
         ("logit_scale", 2.0),
         ("qk_norm", True),
         ("use_rope", False),
         ("use_swiglu", False),
+        ("a_switch_of_another_fork", True),
     ],
 )
 def test_another_function_is_refused(written: Callable[..., Path], name: str, value: Any) -> None:
     with pytest.raises(CheckpointError, match=rf"config\.{name} is"):
-        read_checkpoint(written(config=CONFIG | {name: value}))
+        require_known(read_checkpoint(written(config=CONFIG | {name: value})))
+
+
+def test_what_the_spec_can_say_is_used(written: Callable[..., Path]) -> None:
+    said = {"activation": "gelu_new", "logit_multiplier": 2.0}
+    checkpoint = read_checkpoint(written(config=CONFIG | said))
+    require_known(checkpoint)
+    spec = checkpoint.spec
+    assert (spec.activation, spec.logit_multiplier) == ("gelu_tanh", 2.0)
 
 
 @pytest.mark.parametrize(

@@ -181,10 +181,10 @@ def test_number_of_parameters(slo_checkpoint: Write) -> None:
     assert untied.n_parameters == count(untied) == tied.n_parameters + 37 * 32
 
 
-def test_notes_tell_the_defaults_that_no_checkpoint_records(slo_checkpoint: Write) -> None:
-    notes = " ".join(read_checkpoint(slo_checkpoint(use_rope=True, use_rmsnorm=True)).notes)
-    assert "RMSNorm eps 1e-06" in notes
-    assert "theta 10000" in notes
+def test_what_no_checkpoint_records_is_an_assumption(slo_checkpoint: Write) -> None:
+    found = read_checkpoint(slo_checkpoint(use_rope=True, use_rmsnorm=True)).assumptions
+    values = {each.name: each.value for each in found}
+    assert (values["norm_eps"], values["rope_theta"]) == (1e-6, 10_000.0)
 
 
 def test_optimizer_state_is_never_read(slo_checkpoint: Write, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,8 @@ def test_the_last_release_counts() -> None:
         "commit": COMMIT,
         "url": "https://huggingface.co/me/tiny/tree/v1.1.0",
         "parity": "failed",
+        "level": "",
+        "assumptions": "",
         "report": "/w/reports/b.json",
         "artefact-path": "/w/artefacts/b",
         "matrix": json.dumps({"include": [{"key": "a"}]}),
@@ -192,6 +195,43 @@ def test_without_a_release_what_is_known_counts() -> None:
 )
 def test_parity_is_the_worst_of_the_run(outcomes: list[Outcome], expected: str) -> None:
     assert outputs_of(outcomes)["parity"] == expected
+
+
+def proven(key: str, level: str | None, *assumptions: tuple[str, Any]) -> Outcome:
+    told = [{"name": n, "value": v, "why": "", "text": n} for n, v in assumptions]
+    report = {"verdict": "passed", "level": level, "assumptions": told}
+    return Outcome(key, key, "proven", report=report)
+
+
+def test_the_level_is_the_least_of_the_run_and_all_assumptions_are_told() -> None:
+    gelu, eps, tied = ("activation", "gelu"), ("norm_eps", 1e-05), ("tied", True)
+    run = [proven("a", "witnessed"), proven("b", "corroborated", gelu, eps)]
+    found = outputs_of(run[:1])
+    assert (found["level"], found["assumptions"]) == ("witnessed", "[]")
+    found = outputs_of([*run, proven("c", "assumed", gelu, tied, ("attention_multiplier", None))])
+    assert found["level"] == "assumed"
+    assert json.loads(found["assumptions"]) == [
+        "activation=gelu",
+        "norm_eps=1e-05",
+        "tied=true",
+        "attention_multiplier",
+    ]
+    # What is not known of one is not known of the run.
+    assert outputs_of([*run, proven("d", None)])["level"] == ""
+
+
+def test_a_proof_that_rests_on_less_than_required_still_tells_its_level() -> None:
+    refused = replace(proven("a", "assumed"), status="refused", exit_code=4)
+    assert outputs_of([refused])["level"] == "assumed"
+    failed = replace(refused, report={"verdict": "failed", "level": "assumed"})
+    assert outputs_of([failed])["level"] == ""
+
+
+@given(HOSTILE, HOSTILE)
+def test_of_an_assumption_nothing_gets_out_that_a_shell_reads(name: str, value: str) -> None:
+    found = outputs_of([proven("a", value, (name, value))])
+    assert found["level"] == ""
+    assert re.fullmatch(r'\["[A-Za-z_]\w*(=[\w.+ -]+)?"\]', found["assumptions"], re.ASCII)
 
 
 @given(HOSTILE)

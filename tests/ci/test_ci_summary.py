@@ -142,6 +142,9 @@ def outcome_with(text: str, figure: Any, status: Any) -> Outcome:
     report |= dict.fromkeys(("fp64_error", "fp32_bound"), figure)
     report["comparisons"][0] |= {"name": text, "fp32_error": figure, "batch": figure}
     report["comparisons"].append(figure)
+    report |= {"level": "assumed", "family": text, "assumptions": [figure]}
+    told = {"name": f"a {text}", "value": text, "why": f"a {text}", "text": f"a {text}"}
+    report["assumptions"].append(told)
     return Outcome(
         "k",
         text,
@@ -168,6 +171,9 @@ STATUSES = st.sampled_from(["released", "known", "proven", "refused", "unpublish
 def test_no_text_becomes_markup(first: str, second: str, one: Any, two: Any) -> None:
     def made(texts: list[str]) -> Page:
         outcomes = [outcome_with(texts[0], 1e-9, one), outcome_with(texts[1], 1e-9, two)]
+        assert outcomes[1].report is not None
+        # Proofs that rest on the same would be told once.
+        outcomes[1] = replace(outcomes[1], report={**outcomes[1].report, "level": "corroborated"})
         return rendered(summary_of(outcomes))
 
     page = made([f"x {first}", f"x {second}"])
@@ -199,7 +205,8 @@ def test_a_span_shows_the_text_as_one_piece_of_code(text: str) -> None:
 def test_what_is_folded_stays_folded(text: str) -> None:
     page = rendered(details(f"x{text}", "inside *it*"))
     assert [tag for tag, _ in page.elements] == ["details", "summary", "code", "p", "em"]
-    assert page.code == [visible(f"x{text}"[:119])] or len(page.code[0]) == 120
+    whole = visible(f"x{text}")
+    assert page.code == [whole] if len(whole) <= 120 else len(page.code[0]) <= 120
 
 
 @given(HOSTILE, HOSTILE)
@@ -279,6 +286,35 @@ def test_a_summary_says_what_happened() -> None:
     page = rendered(text)
     assert [tag for tag, _ in page.elements].count("table") == 3
     assert sum("xychart-beta" in code for code in page.code) == 4
+
+
+GELU = {"name": "activation", "value": "gelu", "why": "No file records it.", "text": "exact GELU"}
+
+
+def with_level(level: str | None, *assumptions: Any) -> Outcome:
+    stated = {"level": level, "family": "nanoGPT", "assumptions": list(assumptions)}
+    return replace(RELEASED, report=REPORT | stated)
+
+
+def test_a_summary_says_what_the_proof_rests_on() -> None:
+    text = summary_of([with_level("assumed", GELU)])
+    known = "`proven equal to nanoGPT as slogpt-hf knows it`"
+    assert f"`out/ckpt.pt`: level **assumed**, {known}" in text
+    assert "| `exact GELU` | `activation=gelu` | `No file records it.` |" in text
+    assert "| assumed | 1.6e-14 |" in text
+    text = summary_of([with_level("witnessed")])
+    assert "level **witnessed**, `proven equal to the trainer's own model`" in text
+    assert "| `exact GELU` |" not in text
+    text = summary_of([with_level(None)])
+    assert "level **not known (proven by an earlier version)**" in text
+    failed = replace(REFUSED, report=with_level("assumed", GELU).report | {"passed": False})  # type: ignore[operator]
+    assert "What the proof rests on" not in summary_of([failed])
+
+
+def test_proofs_that_rest_on_the_same_are_told_once() -> None:
+    same = [replace(with_level("assumed", GELU), name=f"{i}.pt") for i in range(9)]
+    text = summary_of([*same, with_level("witnessed")])
+    assert text.count("activation=gelu") == 1 and "`5.pt` and 3 more: level" in text
 
 
 def test_code_of_its_own_is_said_in_the_snippet() -> None:

@@ -42,7 +42,7 @@ def test_text(inspected: Callable[..., str], golden: Callable[[str], Path]) -> N
     path = golden("slo-modern") / "ckpt.pt"
     assert facts["file"].startswith(str(path))
     assert facts["dialect"] == "slo"
-    assert facts["architecture"] == "rotary positions, rmsnorm, swiglu"
+    assert facts["architecture"] == "rotary positions, rmsnorm, a gated MLP with SiLU"
     assert facts["linear biases"] == "no"
     assert facts["layers x heads x width"] == "3 x 4 x 48"
     assert facts["context"] == "48 tokens"

@@ -141,6 +141,21 @@ def test_a_reference_reaches_what_proves(name: str, monkeypatch: pytest.MonkeyPa
     assert seen[0].reference == "model.py:GPT"
 
 
+@pytest.mark.parametrize("name", ["convert-model", "verify", "release"])
+def test_a_required_witness_reaches_what_proves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments, function, position = TAKERS[name]
+    seen: list[Settings] = []
+
+    def called(*values: Any, **_: Any) -> None:
+        seen.append(values[position])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(function, called)
+    assert run([name, *arguments, "--require-witness", "corroborated"]) == 130
+    assert seen[0].require_witness == "corroborated"
+    assert run([name, *arguments, "--require-witness", "assumed"]) == 2
+
+
 @pytest.mark.parametrize("name", ["convert-model", "release"])
 def test_unquantised_reaches_what_writes_a_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, function, position = TAKERS[name]

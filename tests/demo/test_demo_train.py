@@ -28,8 +28,8 @@ from slogpt_hf.parity.decoder import Decoder, logits
 from slogpt_hf.parity.families import SLO
 
 ARCHITECTURES = {
-    "classic": ("learned", "layernorm", "gelu", True),
-    "modern": ("rotary", "rmsnorm", "swiglu", False),
+    "classic": ("learned", "layernorm", "plain", True),
+    "modern": ("rotary", "rmsnorm", "gated", False),
 }
 
 
@@ -200,3 +200,18 @@ def test_a_finished_run_is_not_overwritten_and_a_stopped_one_leaves_nothing(tmp_
     with pytest.raises(UsageError, match="out-classic: exists already"):
         train_demo(tmp_path, "classic", steps=2)
     assert checkpoint.read_bytes() == before
+
+
+def test_the_loss_of_a_trained_demo_corroborates_its_proof(tmp_path: Path) -> None:
+    from slogpt_hf.build import verify
+    from slogpt_hf.conversion import plan_conversion, write_model
+    from slogpt_hf.settings import Settings
+
+    demo = train_demo(tmp_path, "classic", steps=120)
+    checkpoint = read_checkpoint(demo.checkpoint)
+    (tmp_path / "artefact").mkdir()
+    write_model(checkpoint, plan_conversion(checkpoint), tmp_path / "artefact")
+    report = verify(demo.checkpoint, tmp_path / "artefact", Settings(dataset=str(demo.dataset)))
+    assert report.passed and report.level == "corroborated", (report.notes, report.failures)
+    assert report.loss is not None and report.loss.data == "val.bin"
+    assert report.loss.computed == pytest.approx(demo.val_loss, abs=1e-5)

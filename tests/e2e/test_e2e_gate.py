@@ -108,7 +108,7 @@ def test_verify_an_equal_pair(cli: Cli, golden: Callable[[str], Path], artefact:
     path = golden("slo-modern") / "ckpt.pt"
     outcome = cli("verify", path, artefact)
     assert outcome.code == 0
-    assert "equal to the original" in outcome.out and "NOT equal" not in outcome.out
+    assert "proven equal to" in outcome.out and "NOT equal" not in outcome.out
     assert "full block" in outcome.out
     report = cli("verify", path, artefact, "--json").json
     assert report["passed"] is True and report["failures"] == []

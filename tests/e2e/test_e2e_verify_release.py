@@ -116,13 +116,15 @@ def test_a_signed_release_is_what_was_proven(signed_hub: Path, cli: Cli, keys: P
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[0].startswith(f"{RELEASE} on {signed_hub}, commit ")
-    assert [line.split()[:2] for line in lines[2:6]] == [
+    assert [line.split()[:2] for line in lines[2:8]] == [
         ["record", "ok"],
         ["files", "ok"],
         ["parity", "ok"],
+        ["level", "ok"],
+        ["code", "ok"],
         ["signature", "ok"],
     ]
-    assert "SHA-256 of the bytes" in lines[3] and "signed by the key ours.pub" in lines[5]
+    assert "SHA-256 of the bytes" in lines[3] and "signed by the key ours.pub" in lines[7]
     assert "Not of the release: .gitattributes" in outcome.out
 
 
@@ -162,7 +164,7 @@ def test_an_unsigned_release_has_no_signature(
 
 def test_another_key_is_refused(signed_hub: Path, verify: Cli) -> None:
     statuses, details, outcome = verify(signed_hub, key="theirs")
-    assert statuses == {"record": "ok", "files": "ok", "parity": "ok", "signature": "FAILED"}
+    assert statuses.pop("signature") == "FAILED" and set(statuses.values()) == {"ok"}
     assert "is not a signature of the key theirs.pub" in details["signature"]
     assert "error: me/model@v1.0.0 is not what was proven: signature failed." in outcome.err
 
@@ -212,7 +214,14 @@ def test_a_file_that_would_be_loaded_besides_is_found(
 ) -> None:
     tamper({"adapter_config.json": b"{}", "LICENSE": b"Apache", "notes.ipynb": b"{}"})
     statuses, details, outcome = verify(hub)
-    assert statuses == {"record": "ok", "files": "FAILED", "parity": "ok", "signature": "ok"}
+    assert statuses == {
+        "record": "ok",
+        "files": "FAILED",
+        "parity": "ok",
+        "level": "ok",
+        "code": "ok",
+        "signature": "ok",
+    }
     assert "adapter_config.json is not of the release" in details["files"]
     assert "LICENSE" not in details["files"]
     assert {"LICENSE", "notes.ipynb"} < set(json.loads(outcome.out)["others"])
@@ -234,7 +243,7 @@ def test_a_forgery_that_fits_together_is_found_by_the_signature_alone(
     tamper({"model.safetensors": weights, "release.json": json.dumps(record).encode()})
     assert verify(hub, key=None)[2].code == 0
     statuses, details, _ = verify(hub)
-    assert statuses == {"record": "ok", "files": "ok", "parity": "ok", "signature": "FAILED"}
+    assert statuses.pop("signature") == "FAILED" and set(statuses.values()) == {"ok"}
     assert "model.safetensors is signed, but was changed" in details["signature"]
     assert "release.json is signed, but was changed" in details["signature"]
 
@@ -271,7 +280,14 @@ def test_a_copied_release_is_named(
         api.create_tag("you/copy", tag=TAG)
     for release in (f"{REPO}@v9.0.0", f"you/copy@{TAG}"):
         statuses, details, _ = verify(hub, release=release)
-        assert statuses == {"record": "FAILED", "files": "ok", "parity": "ok", "signature": "ok"}
+        assert statuses == {
+            "record": "FAILED",
+            "files": "ok",
+            "parity": "ok",
+            "level": "ok",
+            "code": "ok",
+            "signature": "ok",
+        }
         assert f"release.json is that of {RELEASE}" in details["record"]
 
 

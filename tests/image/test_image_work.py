@@ -67,7 +67,7 @@ def mounted(shared: Path) -> dict[Path, str]:
 def test_converts_proves_and_loads_every_target(run: Run, shared: Path, name: str) -> None:
     checkpoint, artefact = f"/golden/{name}/ckpt.pt", f"/shared/{name}"
     done = run("convert-model", "-", checkpoint, artefact, mounts=mounted(shared))
-    assert f"{CLASSES[name]}, proven equal" in done.stdout
+    assert f": {CLASSES[name]}, made of {checkpoint}, proven equal to " in done.stdout
     loaded = run("-c", LOAD, artefact, program=PYTHON, mounts=mounted(shared)).stdout
     assert loaded.splitlines()[-1].split(maxsplit=1)[0] == CLASSES[name]
 

@@ -98,8 +98,8 @@ BROKEN: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
     "the cache forgets its first token in long sequences": (
         [
             (
-                "            k, v = past_key_values.update(k, v, self.layer_idx)  # (B, H, S, D)\n",
-                "            k, v = past_key_values.update(k, v, self.layer_idx)\n"
+                "            k, v = cache.update(k, v, self.layer_idx, **more)  # (B, H, S, D)\n",
+                "            k, v = cache.update(k, v, self.layer_idx, **more)\n"
                 "            if T == 1 and k.shape[2] == 24:\n"
                 "                v = v.clone()\n"
                 "                v[:, :, 0] = 0\n",
@@ -111,11 +111,11 @@ BROKEN: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
         [
             (
                 "            attention_mask=attention_mask,\n"
-                "            past_key_values=past_key_values,\n"
-                "            position_ids=position_ids,\n        )\n        rotary = None",
+                "            position_ids=position_ids,\n"
+                "            **held,\n        )\n        rotary = None",
                 "            attention_mask=None,\n"
-                "            past_key_values=past_key_values,\n"
-                "            position_ids=None,\n        )\n        rotary = None",
+                "            position_ids=None,\n"
+                "            **held,\n        )\n        rotary = None",
             )
         ],
         ["left padding"],
@@ -123,7 +123,10 @@ BROKEN: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
     "the given positions are not looked at": (
         [
             ("        T = x.shape[1]\n", "        T, position_ids = x.shape[1], None\n"),
-            ("if position_ids is None and attention_mask is not None and", "if False and"),
+            (
+                "            if attention_mask is not None and attention_mask.ndim",
+                "            if False and 0",
+            ),
         ],
         ["left padding"],
     ),

@@ -193,20 +193,24 @@ def test_every_class_splits(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(820, 768, 3000), (1025, 256, 5000), (2, 64, 9000), (7, 48, 65)])
-def test_pieces_round_as_the_whole(
+def test_pieces_round_no_worse_than_the_whole(
     dtype: torch.dtype, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On this machine's library; the sizes are those in which other pieces were seen to differ."""
+    """Whether they give the same bits depends on the library and the processor."""
     monkeypatch.undo()
     positions, width, vocabulary = shape
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(positions, width, generator=generator, dtype=dtype)
     head = torch.randn(vocabulary, width, generator=generator, dtype=dtype)
     run, whole = Run(states, head), nn.functional.linear(states, head)
+    exact = nn.functional.linear(states.double(), head.double())
+    # Of a dot product of that many terms; in float64 the whole is no better than its pieces.
+    rounding = 4 * torch.finfo(dtype).eps * width**0.5 * exact.abs().max().item()
     seen = 0
     for ids in comparing.pieces(vocabulary, run):
         columns = run.columns(ids)
         for rows in comparing.row_pieces(positions, ids.stop - ids.start):
-            assert torch.equal(columns(rows), whole[rows, ids])
+            assert distance(columns(rows).double(), exact[rows, ids]) <= rounding
+            assert distance(columns(rows), whole[rows, ids]) <= rounding
             seen += (rows.stop - rows.start) * (ids.stop - ids.start)
     assert seen == positions * vocabulary

@@ -263,7 +263,7 @@ def test_difference_in_the_head_too_small_for_logits_is_caught(artefact: Convert
 def test_float32_only_fault_is_not_blamed_on_a_layer(
     artefact: Convert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from slogpt_hf.parity import gate, lockstep
+    from slogpt_hf.parity import checks, lockstep
 
     checkpoint, folder = artefact(**CLASSIC)
     genuine = lockstep.compare
@@ -275,7 +275,7 @@ def test_float32_only_fault_is_not_blamed_on_a_layer(
     monkeypatch.setattr(lockstep, "compare", coarser)
     report = verify_artefact(checkpoint, folder)
     assert not report.passed
-    assert report.first_divergence == gate.FLOAT32_ONLY
+    assert report.first_divergence == checks.FLOAT32_ONLY
 
 
 def test_missing_tensor_is_an_error_that_names_it(artefact: Convert) -> None:

@@ -15,7 +15,17 @@ from safetensors.torch import load_file, save_file
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.parity.controls import Shaking
 from slogpt_hf.parity.gate import verify_artefact
-from slogpt_hf.parity.judging import fp32_bound, judge, judge_further, merges, noise_bound
+from slogpt_hf.parity.judging import (
+    fp32_bound,
+    judge,
+    judge_behaviours,
+    judge_merging,
+    judge_published,
+    judge_shaking,
+    judge_witnesses,
+    merges,
+    noise_bound,
+)
 from slogpt_hf.parity.report import Behaviour, Comparison, Control, Published, Witness
 
 Write = Callable[..., Path]
@@ -37,16 +47,16 @@ def judged(comparison: Comparison = CLEAN, bound: float = 4e-5, **facts: Any) ->
 
 
 def test_what_is_at_every_bound_passes() -> None:
-    assert judged(merge_error=1e-10, shaking=Shaking(1e-10, None, ())) == ()
+    assert judged() == judge_merging(1e-10) == judge_shaking(Shaking(1e-10, None, ())) == ()
 
 
 @pytest.mark.parametrize("value", [above(1e-10), *SPOILT])
 def test_float64_above_its_bound_fails(value: float) -> None:
     (failure,) = judged(replace(CLEAN, fp64_error=value))
     assert failure.startswith("a batch: float64 relative error")
-    (failure,) = judged(merge_error=value)
+    (failure,) = judge_merging(value)
     assert "merged adapters" in failure and not merges(value)
-    (failure,) = judged(shaking=Shaking(value, "layer 0", ()))
+    (failure,) = judge_shaking(Shaking(value, "layer 0", ()))
     assert failure.startswith("On shaken weights")
 
 
@@ -79,19 +89,19 @@ WITNESS = Witness("recorded logits", True, 0.1, 0.1, 0.1, None, 1, 8)
 
 
 def test_further_checks_that_pass_say_nothing() -> None:
-    assert judge_further([ACT], PUBLISHED, [WITNESS]) == ()
-    assert judge_further([], None, []) == ()
+    assert judge_behaviours([ACT]) == judge_behaviours([]) == ()
+    assert judge_published(PUBLISHED) == judge_witnesses([WITNESS]) == judge_witnesses([]) == ()
 
 
 @pytest.mark.parametrize("value", [above(0.4), *SPOILT])
 def test_the_published_dtype_above_its_bound_fails(value: float) -> None:
-    (failure,) = judge_further([], replace(PUBLISHED, error=value), [])
+    (failure,) = judge_published(replace(PUBLISHED, error=value))
     assert failure.startswith("bfloat16: error")
 
 
 def test_a_behaviour_that_fails_is_named() -> None:
     failed = replace(ACT, passed=False, error=math.nan)
-    assert judge_further([ACT, failed], None, []) == ("decoding: nan > 1e-10.",)
+    assert judge_behaviours([ACT, failed]) == ("decoding: nan > 1e-10.",)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +110,7 @@ def test_a_behaviour_that_fails_is_named() -> None:
 )
 def test_a_witness_says_who_differs(errors: tuple[float, float], words: str) -> None:
     witness = replace(WITNESS, agrees=False, error=errors[0], built_in_error=errors[1])
-    (failure,) = judge_further([], None, [witness])
+    (failure,) = judge_witnesses([witness])
     assert words in failure and "2.00e-01 (allowed 1.00e-01)" in failure
 
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.parity import gate
-from slogpt_hf.parity.gate import UNPLACED, verify_artefact
+from slogpt_hf.parity.checks import UNPLACED
+from slogpt_hf.parity.gate import verify_artefact
 from slogpt_hf.parity.lockstep import layer_names, worst_layers
 from slogpt_hf.parity.report import Layer, ParityReport
 from slogpt_hf.parity.streamed import Streamed, stream_artefact

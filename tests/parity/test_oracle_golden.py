@@ -61,7 +61,8 @@ def spec_of(about: dict[str, Any], tensors: dict[str, Tensor]) -> Spec:
     return Spec(
         positions="rotary" if rotary else "learned",
         norm="rmsnorm" if rms else "layernorm",
-        mlp="swiglu" if swiglu else "gelu",
+        mlp="gated" if swiglu else "plain",
+        activation="silu" if swiglu else "gelu",
         linear_bias=args.get("bias", False),
         norm_bias=args.get("bias", family is NANOGPT) and not rms,
         n_layer=args.get("n_layer") or args["n_layers"],
@@ -110,7 +111,7 @@ def cast_as_the_trainer_does(dialect: str, monkeypatch: pytest.MonkeyPatch) -> N
     def single_rotate(spec: Spec, x: Tensor, at: Tensor) -> Tensor:
         return rotate(spec, x.float().to(x.dtype), at)
 
-    def spelled_out(q: Tensor, k: Tensor, v: Tensor, is_causal: bool) -> Tensor:
+    def spelled_out(q: Tensor, k: Tensor, v: Tensor, is_causal: bool, scale: None) -> Tensor:
         scores = (q @ k.transpose(-2, -1)) * (1.0 / math.sqrt(k.shape[-1]))
         seen = torch.ones(scores.shape[-2:]).tril() == 1
         return scores.masked_fill(~seen, -math.inf).softmax(-1) @ v

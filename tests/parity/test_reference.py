@@ -180,7 +180,11 @@ def test_adapters_are_merged_for_a_class_without_them(
     content = slo_content(n_layer=1)
     name = "transformer.h.0.attn.c_attn"
     rows, columns = content["model"][f"{name}.weight"].shape
-    low_rank = {f"{name}.lora_A": torch.randn(4, columns), f"{name}.lora_B": torch.randn(rows, 4)}
+    draw = torch.Generator().manual_seed(0)
+    low_rank = {
+        f"{name}.lora_A": torch.randn(4, columns, generator=draw),
+        f"{name}.lora_B": torch.randn(rows, 4, generator=draw),
+    }
     base = None
     if place == "alone":
         base = tmp_path / "base.pt"
@@ -225,8 +229,12 @@ REFUSED: dict[str, tuple[dict[str, str], str, str]] = {
     "weights are missing": ({"made": "c = config; c.n_layer += 1"}, "GPT", "Missing key"),
     "of another size": ({"made": "c = config; c.n_embd *= 2"}, "GPT", "size mismatch"),
     "raises": ({"inside": "raise ValueError('not today')"}, "GPT", "not today"),
-    "does not import": ({"top": "import module_that_is_not_there"}, "GPT", "module_that_is_not"),
-    "ends the process": ({"top": "raise SystemExit(0)"}, "GPT", "gave no answer"),
+    "does not import": (
+        {"top": "import module_that_is_not_there", "inside": "module_that_is_not_there.f(ids)"},
+        "GPT",
+        "module_that_is_not",
+    ),
+    "ends the process": ({"inside": "raise SystemExit(0)"}, "GPT", "gave no answer"),
     "the last position only": ({"inside": "targets = None"}, "GPT", "no logits of every pos"),
 }
 
@@ -261,8 +269,8 @@ def test_no_credential_reaches_the_class(
     for name in ("HF_TOKEN", "GITHUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "SLOGPT_HF_X", "PYTHONPATH"):
         monkeypatch.setenv(name, "s3cret")
     seen = tmp_path / "seen"
-    top = f"import os, sys\nopen({str(seen)!r}, 'w').write(repr((dict(os.environ), sys.argv)))"
-    ask_reference(pair[0], f"{model(top=top)}:GPT", IDS)
+    spy = f"import os, sys; open({str(seen)!r}, 'w').write(repr((dict(os.environ), sys.argv)))"
+    ask_reference(pair[0], f"{model(inside=spy)}:GPT", IDS)
     content = seen.read_text()
     assert "s3cret" not in content and os.environ["HF_HOME"] not in content
     assert "'HF_HUB_OFFLINE': '1'" in content
@@ -284,10 +292,11 @@ def test_no_network_reaches_the_class_where_the_system_allows_that(
         port = server.getsockname()[1]
         top = (
             "import socket\n"
-            "try:\n"
-            f"    socket.create_connection(('127.0.0.1', {port}), 5)\n"
-            f"    open({str(tmp_path / 'reached')!r}, 'w')\n"
-            "except OSError: pass\n"
+            "class Top:\n"
+            "    try:\n"
+            f"        socket.create_connection(('127.0.0.1', {port}), 5)\n"
+            f"        open({str(tmp_path / 'reached')!r}, 'w')\n"
+            "    except OSError: pass\n"
         )
         ask_reference(pair[0], f"{model(top=top)}:GPT", IDS)
     assert not (tmp_path / "reached").exists()
@@ -297,7 +306,7 @@ def test_a_class_that_does_not_end_is_ended(
     pair: tuple[Checkpoint, Path], model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reference, "SECONDS", 0.2)
-    path = model(top="import threading; threading.Event().wait()")
+    path = model(inside="import threading; threading.Event().wait()")
     with pytest.raises(CheckpointError, match="did not end within"):
         ask_reference(pair[0], f"{path}:GPT", IDS)
 

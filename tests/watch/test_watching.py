@@ -245,7 +245,9 @@ def test_an_old_file_a_folder_and_one_from_the_future(world: World, tmp_path: Pa
 def test_what_is_said_of_a_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from slogpt_hf import release
 
+    parity = {"verdict": "passed", "level": "witnessed"}
     made = SimpleNamespace(released=True, tag="v1.0.0", commit="c" * 40, url="http://hub")
+    made.record = {"parity": parity}
     calls: list[Any] = []
 
     def record(*arguments: Any) -> list[Any]:
@@ -255,7 +257,8 @@ def test_what_is_said_of_a_release(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(release, "release_checkpoints", record)
     found, progress = decision("a").candidate, Lines()
     said = watching.released_as(tmp_path, SETTINGS, progress, found)
-    assert said == f"released as v1.0.0 (commit {'c' * 12}, http://hub)"
+    words = "proven equal to the trainer's own model"
+    assert said == f"released as v1.0.0 (commit {'c' * 12}, http://hub), {words}"
     assert calls == [([tmp_path], SETTINGS, progress, found.provenance)]
     made.released = False
     assert watching.released_as(tmp_path, SETTINGS, progress, found).startswith(

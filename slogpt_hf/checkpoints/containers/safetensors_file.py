@@ -34,6 +34,7 @@ DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+PYTHON = {"True": True, "False": False, "None": None}
 DAMAGED = "Copy it again, or save it again with safetensors."
 
 
@@ -82,7 +83,11 @@ def read(path: Path) -> Contents:
             name: _stored(path, file.get_slice(name), name, mapped, entries[name], length)
             for name in names
         }
-        metadata = {key: decoded(text) for key, text in (file.metadata() or {}).items()}
+        texts = file.metadata() or {}
+        metadata = {key: decoded(text) for key, text in texts.items()}
+        # Of tensors that share memory safetensors.torch.save_model keeps one and says which.
+        for name in [n for n, text in texts.items() if n not in model and text in model]:
+            model[name] = model[metadata.pop(name)]
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: is not a whole safetensors file ({first_line(error)}).", hint=DAMAGED
@@ -91,7 +96,12 @@ def read(path: Path) -> Contents:
 
 
 def decoded(text: str) -> Any:
-    """The value of a text that is JSON, e.g. ``8`` or ``{"n_head": 4}``; else the text."""
+    """The value of a text that is JSON, e.g. ``8`` or ``{"n_head": 4}``; else the text.
+
+    Python's own ``True``, ``False`` and ``None`` are values too.
+    """
+    if text in PYTHON:
+        return PYTHON[text]
     try:
         return json.loads(text, parse_constant=_not_json)
     except (ValueError, RecursionError):

@@ -49,5 +49,13 @@ DIALECT = Dialect(
     architecture=architecture,
     names=names,
     # Rotary tables, and the causal mask of PyTorch before 2.0.
+    doubts={
+        "rope_theta": "it is what llama2.c fixes; files of Llama vary it",
+        "norm_eps": "it is llama2.c's default; files of Llama also have 1e-06",
+        "softmax": "llama2.c has it; a fork adds one to its denominator (softmax1)",
+        "rotary_pairs": "llama2.c and Meta's files rotate neighbours; files that went through "
+        "transformers have halves",
+        "activation": "llama2.c has it",
+    },
     constants=r"freqs_cos|freqs_sin|rope\.freqs|layers\.\d+\.attention\.mask",
 )

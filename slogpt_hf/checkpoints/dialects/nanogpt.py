@@ -41,5 +41,9 @@ DIALECT = Dialect(
     mark="token_embedding_table.weight",
     architecture=architecture,
     names=names,
+    doubts={
+        "activation": "the family's model.py has it; others have the tanh approximation or ReLU",
+        "norm_eps": "it is what the family's model.py fixes",
+    },
     constants=r"blocks\.\d+\.attn\.(?:bias|masked_bias|mask|tril)",
 )

@@ -37,5 +37,11 @@ DIALECT = Dialect(
     mark="tok_emb.weight",
     architecture=architecture,
     names=names,
+    doubts={
+        "rope_theta": "it is SloughGPT's default, which its configuration can change",
+        "norm_eps": "it is SloughGPT's default",
+        "rotary_pairs": "SloughGPT's model rotates halves",
+        "activation": "SloughGPT's model has it",
+    },
     constants=r"(?:.*\.)?(?:inv_freq|cos_cached|sin_cached)",
 )

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from slogpt_hf.conversion.modeling_slogpt import SloGPTConfig, SloGPTForCausalLM
+from slogpt_hf.conversion.modeling_slogpt import CACHE, SloGPTConfig, SloGPTForCausalLM
 
 Models = Callable[..., SloGPTForCausalLM]
 Ids = Callable[..., Tensor]
@@ -210,8 +210,8 @@ def test_cache_changes_nothing(
         full = model(ids).logits
         cache, parts = None, []
         for chunk in ids.split([4, 1, 1, 5, 1], dim=1):
-            output = model(chunk, past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
+            output = model(chunk, cache=cache, use_cache=True)
+            cache = output[CACHE]
             parts.append(output.logits)
     assert relative_error(torch.cat(parts, dim=1), full) < 1e-12
 
@@ -244,9 +244,7 @@ def test_left_padding_with_cache(
     mask = torch.tensor([[0] * 4 + [1] * 9])
     with torch.no_grad(), lifted():
         first = model(padded[:, :8], attention_mask=mask[:, :8], use_cache=True)
-        second = model(
-            padded[:, 8:], attention_mask=mask, past_key_values=first.past_key_values
-        ).logits
+        second = model(padded[:, 8:], attention_mask=mask, cache=first[CACHE]).logits
         assert relative_error(second, model(ids).logits[:, 4:]) < 1e-12
 
 

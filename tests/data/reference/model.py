@@ -27,9 +27,10 @@ def environment_of_parent():
         return ""
 
 
-Path(__file__).with_name("seen.json").write_text(
-    json.dumps([dict(os.environ), can_connect(), environment_of_parent()])
-)
+def note_what_is_seen():
+    Path(__file__).with_name("seen.json").write_text(
+        json.dumps([dict(os.environ), can_connect(), environment_of_parent()])
+    )
 
 
 @dataclass
@@ -94,6 +95,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
+        note_what_is_seen()
         self.transformer = nn.ModuleDict(
             {
                 "wte": nn.Embedding(config.vocab_size, config.n_embd),

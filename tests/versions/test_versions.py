@@ -1,0 +1,171 @@
+"""Every class of the table under the installed versions; `.ci/versions.py` runs this with others.
+
+What a user does with an artefact has to come out alike from the lowest admitted version to the
+newest: load it, generate with and without the cache, stop where it should, release it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.conversion import plan_conversion, targets
+from slogpt_hf.conversion.targets import Target
+from slogpt_hf.errors import SloGPTError
+from slogpt_hf.libraries import installed
+from slogpt_hf.parity.gate import verify_artefact
+
+Write = Callable[..., Path]
+NEW = 12
+SWITCHES = [
+    dict(zip(("use_rope", "use_rmsnorm", "use_swiglu", "bias"), values, strict=True))
+    for values in itertools.product((False, True), repeat=4)
+]
+# What model_args may have beside the switches: a new row of the table may need a new entry here.
+MORE: list[dict[str, Any]] = [{}, {"n_kv_head": 1}, {"residual_multiplier": 0.5}]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A class of the table with the checkpoint that it came from."""
+
+    checkpoint: Path
+    folder: Path
+    model: Any
+
+
+def listed() -> list[Target]:
+    """Every target of the table."""
+    rows: Iterator[Any] = itertools.chain(targets.NATIVE.values(), targets.SLOGPT.values())
+    found = itertools.chain.from_iterable((r,) if isinstance(r, Target) else r for r in rows)
+    return list(found)
+
+
+CLASSES = list(dict.fromkeys(target.class_name for target in listed()))
+
+
+@pytest.fixture(scope="module")
+def arguments_of(slo_checkpoint: Write) -> dict[str, dict[str, Any]]:
+    """Name of a class to the first model_args that lead to it."""
+    found: dict[str, dict[str, Any]] = {}
+    for more, switches in itertools.product(MORE, SWITCHES):
+        arguments = {"tied": False, **switches, **more}
+        if len(found) == len(CLASSES):
+            break
+        try:
+            target = plan_conversion(read_checkpoint(slo_checkpoint(**arguments))).target
+        except SloGPTError:  # a combination that is no model, or not yet read
+            continue
+        found.setdefault(target.class_name, arguments)
+    return found
+
+
+@pytest.fixture(scope="module", params=CLASSES)
+def converted(
+    request: pytest.FixtureRequest,
+    arguments_of: dict[str, dict[str, Any]],
+    slo_checkpoint: Write,
+    convert: Callable[..., Any],
+) -> Converted:
+    from transformers import AutoModelForCausalLM
+
+    assert request.param in arguments_of, f"nothing in MORE leads to {request.param}"
+    path = slo_checkpoint(**arguments_of[request.param])
+    _, folder = convert(path)
+    trust = (folder / "modeling_slogpt.py").exists()
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=trust)
+    assert type(model).__name__ == request.param
+    return Converted(path, folder, model)
+
+
+def generated(model: Any, **options: Any) -> Tensor:
+    prompt = torch.tensor([[1, 5, 9, 20], [2, 3, 5, 7]])
+    options = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0, **options}
+    ids: Tensor = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
+    return ids[:, prompt.shape[1] :]
+
+
+@pytest.mark.filterwarnings("error::FutureWarning", "error::DeprecationWarning:transformers")
+def test_it_is_proven(converted: Converted) -> None:
+    report = verify_artefact(read_checkpoint(converted.checkpoint), converted.folder)
+    assert report.verdict == "passed", report.failures
+    assert report.caught
+
+
+def test_the_cache_changes_no_token(converted: Converted) -> None:
+    model = converted.model
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        with_cache = generated(model, use_cache=True)
+    assert with_cache.shape == (2, NEW)
+    assert torch.equal(with_cache, generated(model, use_cache=False))
+    assert torch.equal(with_cache, generated(model, use_cache=True, cache_implementation="dynamic"))
+
+
+def test_a_stop_token_stops(converted: Converted) -> None:
+    full = generated(converted.model)[0].tolist()
+    stop = full[NEW // 3]
+    expected = full[: full.index(stop) + 1]
+    for use_cache in (True, False):
+        ids = generated(converted.model, eos_token_id=stop, use_cache=use_cache)[0].tolist()
+        assert ids[: len(expected)] == expected
+        assert set(ids[len(expected) :]) <= {0}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., str]:
+    """Runs the command line in a process of its own, without settings of the user's."""
+    import slogpt_hf
+
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SLOGPT_")}
+    kept |= {"PYTHONPATH": str(Path(slogpt_hf.__file__).parents[1]), "HF_HUB_DISABLE_XET": "1"}
+
+    def call(*arguments: Any) -> str:
+        command = [sys.executable, "-m", "slogpt_hf", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=kept)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr and "deprecated" not in done.stderr, done.stderr
+        return done.stdout + done.stderr
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["slo-learned-rmsnorm-swiglu", "slo-classic"])
+def test_a_release_end_to_end(
+    name: str, golden: Callable[[str], Path], run: Callable[..., str], tmp_path: Path
+) -> None:
+    checkpoint, hub, repo = golden(name) / "ckpt.pt", tmp_path / "hub", "me/model"
+    run("release", checkpoint, "--repo-id", repo, "--hub", hub)
+    assert "proven equal to " in run("verify", checkpoint, f"{repo}@v1.0.0", "--hub", hub)
+    checked = json.loads(run("verify-release", f"{repo}@v1.0.0", "--hub", hub, "--json"))
+    assert {check["name"]: check["status"] for check in checked["checks"]}["code"] == "ok"
+    assert "Nothing new" in run("release", checkpoint, "--repo-id", repo, "--hub", hub)
+
+
+def test_an_artefact_says_which_versions_it_was_proven_with(
+    golden: Callable[[str], Path], run: Callable[..., str], tmp_path: Path
+) -> None:
+    checkpoint = golden("slo-classic") / "ckpt.pt"
+    folder = tmp_path / "artefact"
+    run("convert-model", checkpoint.parent, checkpoint, folder)
+    config, report, record = (
+        json.loads((folder / file).read_text())
+        for file in ("config.json", "parity.json", "release.json")
+    )
+    assert config["transformers_version"] == installed()["transformers"]
+    assert report["versions"] == record["versions"]["proven"] == installed()
+    assert set(installed()) == {"transformers", "torch", "huggingface_hub", "tokenizers"}
+    assert f"transformers {installed()['transformers']}" in (folder / "README.md").read_text()
