@@ -34,7 +34,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "nanogpt, equal head": ("nanogpt", {"tied": True}),
     "nanogpt, other hidden size": ("nanogpt", {"n_hidden": 20}),
 }
-TITLES = {"llama2c": "llama2.c", "sloughgpt": "SloughGPT", "nanogpt": "NanoGPT"}
+TITLES = {"llama2c": "llama2.c", "sloughgpt": "SloughGPT", "nanogpt": "NanoGPT variant"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
