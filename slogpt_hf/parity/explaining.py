@@ -58,7 +58,7 @@ def first_place(model: Decoder, said: Testimony) -> str:
             return ""
         if _differs(state, theirs):
             entered = parts["embedding"] if i == 0 else parts[str(i - 1)]
-            return f"layer {i + 1}{_part(model, i, entered, parts)}"
+            return f"layer {i}{_part(model, i, entered, parts)}"
     if "norm" in parts and _differs(last, model.spec.logit_multiplier * parts["norm"]):
         return "the final norm"
     return "the head"

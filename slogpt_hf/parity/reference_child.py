@@ -90,7 +90,7 @@ def recorded_by(checkpoint: Any, request: dict[str, Any]) -> tuple[Any, dict[str
     if state is not None:
         places = settings_in(state.fields)
         constants = {
-            name: stored.values()
+            name: stored.read()
             for name, stored in state.tensors.items()
             if name not in checkpoint.tensors
         }
