@@ -78,8 +78,9 @@ class Settings:
     )
     reference: str | None = _setting(
         None,
-        "Model class of the training repository to be asked as well, as FILE.py:CLASS. Its code "
-        "runs, in a process without tokens in its environment and, if possible, without a network.",
+        "Model class of the training repository to be asked as well, as FILE.py:CLASS; auto looks "
+        "for it, none does not. Its code runs, in a process without tokens in its environment and, "
+        "if possible, without a network.",
     )
     require_witness: str | None = _setting(
         None,
