@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from discovering import discovered
 from originals.table import CONTEXT, ENTRIES, ROWS, Entry
 from originals.writing import RECORDINGS, Original, Recording, estimated_loss, write
 from torch import Tensor
@@ -267,4 +268,5 @@ def corpus(count: int | None, seed: int, thorough: bool = False, matching: str =
     outcomes = [run(case, seed) for case in cases(entries, seed, thorough)]
     took = since(started)
     print(f"{len(entries)} originals, {len(outcomes)} checkpoints, in {took:.0f} s, seed {seed}")
-    return printed(outcomes)
+    right = printed(outcomes)
+    return discovered(entries, seed) and right

@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ def _slo_weights(
         return values.to(getattr(torch, dtype))
 
     spec = slo.spec_from_model_args(model_args)
+    spec = replace(spec, n_kv_head=model_args.get("n_kv_head", spec.n_head))
     shapes = tensor_shapes(slo.names(spec), spec)
     tensors = {name: drawn(name, shape) for name, shape in shapes.items()}
     if tied:

@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     checkpoint = read_checkpoint(Path(request["checkpoint"]), request["given"], base)
     known, constants = recorded_by(checkpoint, request)
     ids = load_file(folder / "ids.safetensors")["ids"]
-    module = imported(Path(request["file"]))
+    module = imported(Path(request["file"]), request["class"])
     tensors = checkpoint.tensors
     said: dict[str, Any] = {}
 

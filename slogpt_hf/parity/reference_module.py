@@ -1,7 +1,8 @@
 """The training repository's file as a module, without what trains at its top level.
 
-Of the file only imports, classes, functions and constants are executed. An import that fails, or a
-definition that needs it, leaves a placeholder that raises where it is used.
+Of the file only imports, classes, functions, constants and what the class that is asked uses are
+executed. An import that fails, or a definition that needs it, leaves a placeholder that raises
+where it is used.
 """
 
 from __future__ import annotations
@@ -68,26 +69,56 @@ class Missing(types.ModuleType):
     __ror__ = __or__
 
 
-def kept(statements: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Of the statements of a module's top level, those that train nothing."""
+def used_by(name: str, statements: Sequence[ast.stmt]) -> frozenset[str]:
+    """The names of a module's top level that a definition needs, and those that these need."""
+    needs: dict[str, set[str]] = {}
+    for each in statements:
+        inside = {node.id for node in ast.walk(each) if isinstance(node, ast.Name)}
+        for bound in (each.name,) if isinstance(each, DEFINITIONS) else _assigned(each):
+            needs.setdefault(bound, set()).update(inside)
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        if (each_name := waiting.pop()) not in found and each_name in needs:
+            found.add(each_name)
+            waiting.extend(needs[each_name])
+    return frozenset(found)
+
+
+def _assigned(statement: ast.stmt) -> Iterator[str]:
+    """The names that an assignment binds."""
+    if isinstance(statement, ast.Assign):
+        for target in statement.targets:
+            yield from (node.id for node in ast.walk(target) if isinstance(node, ast.Name))
+    elif isinstance(statement, ast.AnnAssign | ast.AugAssign) and isinstance(
+        statement.target, ast.Name
+    ):
+        yield statement.target.id
+
+
+def kept(
+    statements: Iterable[ast.stmt], needed: frozenset[str] = frozenset()
+) -> Iterator[ast.stmt]:
+    """Of a module's top level what trains nothing, or binds what is needed."""
     for each in statements:
         if isinstance(each, (ast.Import, ast.ImportFrom, ast.Pass, ast.Global, *DEFINITIONS)):
             yield each
         elif isinstance(each, ast.Assign | ast.AnnAssign | ast.AugAssign):
-            if each.value is not None and is_simple(each.value):
+            used = not needed.isdisjoint(_assigned(each))
+            if each.value is not None and (used or is_simple(each.value)):
                 yield each
         elif isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant):
             yield each
         elif isinstance(each, ast.If) and is_simple(each.test):
-            body, orelse = list(kept(each.body)), list(kept(each.orelse))
+            body, orelse = list(kept(each.body, needed)), list(kept(each.orelse, needed))
             new = ast.If(each.test, body or [ast.Pass()], orelse)
             yield ast.fix_missing_locations(ast.copy_location(new, each))
         elif isinstance(each, ast.Try):
             handlers = [
-                ast.ExceptHandler(h.type, h.name, list(kept(h.body)) or [ast.Pass()])
+                ast.ExceptHandler(h.type, h.name, list(kept(h.body, needed)) or [ast.Pass()])
                 for h in each.handlers
             ]
-            parts = [list(kept(part)) for part in (each.body, each.orelse, each.finalbody)]
+            parts = [list(kept(part, needed)) for part in (each.body, each.orelse, each.finalbody)]
             tried = ast.Try(parts[0] or [ast.Pass()], handlers, parts[1], parts[2])
             if handlers or parts[2]:
                 yield ast.fix_missing_locations(ast.copy_location(tried, each))
@@ -111,7 +142,9 @@ def _is_harmless(function: ast.expr) -> bool:
     return function.attr in HARMLESS_CALLS or ast.unparse(function) == "os.environ.get"
 
 
-def execute(tree: ast.Module, file: str, names: dict[str, Any], *, whole: bool) -> None:
+def execute(
+    tree: ast.Module, file: str, names: dict[str, Any], *, whole: bool, wanted: str = ""
+) -> None:
     """Execute a module statement by statement.
 
     Args:
@@ -119,9 +152,10 @@ def execute(tree: ast.Module, file: str, names: dict[str, Any], *, whole: bool) 
         file: its path.
         names: its namespace.
         whole: execute every statement, not only those that ``kept`` gives.
+        wanted: the class that is asked.
     """
     flags = 0
-    for statement in tree.body if whole else list(kept(tree.body)):
+    for statement in tree.body if whole else list(kept(tree.body, used_by(wanted, tree.body))):
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             for alias in statement.names:
                 flags |= getattr(__future__, alias.name).compiler_flag
@@ -156,22 +190,22 @@ def _bound(statement: ast.stmt) -> Iterator[str]:
 class _Loader(Loader):
     """Executes a module of the training repository, imports that fail being placeholders."""
 
-    def __init__(self, path: str, whole: bool) -> None:
-        self.path, self.whole = path, whole
+    def __init__(self, path: str, whole: bool, wanted: str = "") -> None:
+        self.path, self.whole, self.wanted = path, whole, wanted
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Execute the module."""
         with Path(self.path).open("rb") as file:
             tree = ast.parse(file.read(), self.path)
-        execute(tree, self.path, module.__dict__, whole=self.whole)
+        execute(tree, self.path, module.__dict__, whole=self.whole, wanted=self.wanted)
 
 
 class _Finder(MetaPathFinder):
     """Finds the modules of the training repository: those below one of its folders."""
 
-    def __init__(self, folders: Sequence[Path], main: Path) -> None:
+    def __init__(self, folders: Sequence[Path], main: Path, wanted: str) -> None:
         self.folders = [str(folder) for folder in folders]
-        self.main = str(main)
+        self.main, self.wanted = str(main), wanted
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
@@ -183,12 +217,16 @@ class _Finder(MetaPathFinder):
             return None
         if not any(Path(origin).is_relative_to(folder) for folder in self.folders):
             return None
-        spec.loader = _Loader(origin, whole=origin != self.main)
+        spec.loader = _Loader(origin, whole=origin != self.main, wanted=self.wanted)
         return spec
 
 
-def imported(path: Path) -> Any:
+def imported(path: Path, wanted: str) -> Any:
     """The module of a file, with what lies beside it or, in packages, around it importable.
+
+    Args:
+        path: of the file.
+        wanted: name of the class that is asked.
 
     Raises:
         SyntaxError: it is no Python.
@@ -202,12 +240,12 @@ def imported(path: Path) -> Any:
     sys.path.insert(0, str(folder))
     sys.path.append(str(folder.parent))
     # What is installed counts first where the folder above could hide it, e.g. one named torch.
-    sys.meta_path.insert(0, _Finder(around[:1], path))
-    sys.meta_path.append(_Finder(around[1:], path))
+    sys.meta_path.insert(0, _Finder(around[:1], path, wanted))
+    sys.meta_path.append(_Finder(around[1:], path, wanted))
     if len(names) > 1:
         return importlib.import_module(".".join(names))
     spec = importlib.util.spec_from_file_location(
-        path.stem, path, loader=_Loader(str(path), whole=False)
+        path.stem, path, loader=_Loader(str(path), False, wanted)
     )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

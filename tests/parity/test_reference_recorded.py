@@ -141,6 +141,10 @@ def test_recorded_entries_reach_the_class(saved: Callable[..., Path]) -> None:
 WAYS = {
     "masks that it saved": (source(mask=MASK), {"masks": True}),
     "a file that trains": (source(bottom=TRAINS), {}),
+    "a table that calls what it holds": (
+        source(act='ACTIVATIONS["gelu"]', top='ACTIVATIONS = {"gelu": nn.GELU()}'),
+        {},
+    ),
     "a class under two names": (source(bottom="Config = GPTConfig\n", hint=""), {}),
     "a namespace": (source(hint="").replace("@dataclass", "class Unused: pass\n"), {}),
 }
