@@ -59,6 +59,7 @@ CASES = [
     Case(NAMED["llama2c theta 500000"], "nothing", "none", False),
     Case(NAMED["llama2c theta 500000"], "little", "none", True),
     Case(NAMED["llama2c qk-norm"], "nothing", "recorded", False),
+    Case(NAMED["llama2c as granite"], "little", "none", True),
     Case(NAMED["sloughgpt interleaved"], "little", "recorded", True),
     Case(NAMED["slo rope-swiglu"], "much", "recorded", False),
 ]
