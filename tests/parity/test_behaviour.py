@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
     "the cache forgets its first token in long sequences": (
         [
             (
-                "            k, v = cache.update(k, v, self.layer_idx, **more)  # (B, H, S, D)\n",
+                "            k, v = cache.update(k, v, self.layer_idx, **more)  # (B, K, S, D)\n",
                 "            k, v = cache.update(k, v, self.layer_idx, **more)\n"
                 "            if T == 1 and k.shape[2] == 24:\n"
                 "                v = v.clone()\n"
@@ -133,8 +133,8 @@ BROKEN: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
     "padding changes what is not padded": (
         [
             (
-                "        x = self.drop(x)\n",
-                "        x = self.drop(x)\n"
+                "        x = self.drop(self.embedding_multiplier * x)\n",
+                "        x = self.drop(self.embedding_multiplier * x)\n"
                 "        if attention_mask is not None:\n"
                 "            x = x * attention_mask.double().mean()\n",
             )
@@ -142,7 +142,12 @@ BROKEN: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
         ["left padding", "right padding"],
     ),
     "a batch is another model": (
-        [("        x = self.drop(x)\n", "        x = x * (1.001 if x.shape[0] == 1 else 1.0)\n")],
+        [
+            (
+                "        x = self.drop(self.embedding_multiplier * x)\n",
+                "        x = x * (1.001 if x.shape[0] == 1 else 1.0)\n",
+            )
+        ],
         ["batched against single", "left padding", "right padding"],
     ),
     "eager attention has another scale": (

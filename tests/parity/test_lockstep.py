@@ -174,8 +174,8 @@ FOREIGN = {
         "q = 50.0 * torch.tanh(q / 50.0)\n        y, weights = attention(self, q, k, v, ",
     ),
     "dropout is left on": (
-        "return self.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)))",
-        "return F.dropout(self.w2(F.silu(self.w1(x)) * self.w3(x)), 0.01)",
+        "return self.dropout(self.w2(self.act(self.w1(x)) * self.w3(x)))",
+        "return F.dropout(self.w2(self.act(self.w1(x)) * self.w3(x)), 0.01)",
     ),
 }
 

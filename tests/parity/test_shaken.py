@@ -72,7 +72,9 @@ def plant_norm_fault(patch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     wrong = replace(targets.LLAMA, block=swapped_norms(targets.LLAMA))
-    patch.setitem(targets.NATIVE, ("rotary", "rmsnorm", "gated", True), wrong)
+    key = ("rotary", "rmsnorm", "gated")
+    rows = tuple(wrong if row is targets.LLAMA else row for row in targets.NATIVE[key])
+    patch.setitem(targets.NATIVE, key, rows)
 
 
 HIDDEN = {"biases not permuted": plant_bias_fault, "norms swapped": plant_norm_fault}
