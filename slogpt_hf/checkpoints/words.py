@@ -30,6 +30,7 @@ _SPELLINGS = {
     "silu": ("swish", "swiglu", "swish_1", "swish1", "llamamlp", "llama_mlp"),
 }
 ACTIVATIONS = {word: kind for kind, words in _SPELLINGS.items() for word in (kind, *words)}
+SPELLINGS = {kind: (kind, *words) for kind, words in _SPELLINGS.items()}
 ACTIVATIONS |= {"geglu": "gelu", "geglu_exact": "gelu"}
 VAGUE = ("gelu", "geglu")
 GATED_WORDS = ("swiglu", "geglu", "reglu", "geglu_tanh", "geglu_exact", "llamamlp", "llama_mlp")

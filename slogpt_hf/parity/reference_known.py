@@ -7,7 +7,7 @@ class that has its own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from slogpt_hf.checkpoints import Spec
@@ -15,6 +15,7 @@ from slogpt_hf.checkpoints.fields import ALIASES, MODEL_ARGS, NOT_OF_THE_MODEL, 
 from slogpt_hf.checkpoints.function import MULTIPLIERS
 from slogpt_hf.checkpoints.tensors import Stored
 from slogpt_hf.checkpoints.unknown import OWN
+from slogpt_hf.checkpoints.words import SPELLINGS
 
 NOTHING: Any = object()
 # Our name for a fact to what trainers' configurations call it.
@@ -184,11 +185,27 @@ def assumed_in(spec: Spec) -> dict[str, Any]:
     }
 
 
+def fresh(known: Known, given: Mapping[str, Any]) -> Known:
+    """The same knowledge with other ``given`` fields, of which no class has taken anything."""
+    return Known(known.places, given, known.seen, known.assumed)
+
+
+def spelled(known: Known) -> Iterator[Known]:
+    """The given activation as told, in the other words that trainers have for it, and left out."""
+    yield known
+    word = known.given.get("activation")
+    for each in SPELLINGS.get(word, ()) if isinstance(word, str) else ():
+        if each != word:
+            yield fresh(known, {**known.given, "activation": each})
+    if word is not None:
+        yield fresh(known, {n: value for n, value in known.given.items() if n != "activation"})
+
+
 def variants(known: Known, n_hidden: int) -> Iterator[Known]:
     """The ways to tell a class the sizes, the one that says the least of our own first."""
 
     def other(hidden: int | None, multiple_of: int | None) -> Known:
-        return Known(known.places, known.given, known.seen, known.assumed, hidden, multiple_of)
+        return replace(fresh(known, known.given), hidden=hidden, multiple_of=multiple_of)
 
     yield other(None, None)
     yield other(n_hidden, None)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slogpt_hf.parity.reference_known import FACT, MACHINE, NOTHING, Known, variants
+from slogpt_hf.parity.reference_known import FACT, MACHINE, NOTHING, Known, spelled, variants
 from slogpt_hf.parity.reference_module import Missing
 
 # What trainers call the parameter that holds all settings.
@@ -274,6 +274,24 @@ def loaded(
         TypeError: it cannot be told what it needs.
         RuntimeError: it does not take the weights.
     """
+    refused: Exception | None = None
+    for told in spelled(known):
+        try:
+            return _sized(make, told, n_hidden, tensors, constants, dtype)
+        except (LookupError, ValueError, AssertionError, NotImplementedError) as error:
+            refused = refused or error  # of a word that the class does not know, perhaps
+    assert refused is not None
+    raise refused
+
+
+def _sized(
+    make: Callable[[Known], Any],
+    known: Known,
+    n_hidden: int,
+    tensors: Mapping[str, Tensor],
+    constants: Mapping[str, Tensor],
+    dtype: torch.dtype,
+) -> tuple[Any, Known]:
     first: Exception | None = None
     last = known
     for each in variants(known, n_hidden):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slogpt_hf.pickles.interpreter import NUMPY, Unsupported, Wording, load, record
-from slogpt_hf.pickles.machine import Global, Record
+from slogpt_hf.pickles.interpreter import NUMPY, Unsupported, Wording, load
+from slogpt_hf.pickles.machine import Global, Record, record
 
 __all__ = ["NUMPY", "Global", "Record", "Unsupported", "Wording", "load", "record"]

@@ -53,17 +53,13 @@ class Unsupported:
     what: str
 
 
-def record(name: str) -> Callable[..., Record]:
-    """What a table of globals has for the class ``name``: calls of it give a ``Record``."""
-    return lambda *items, **state: Record(name, items, state)
-
-
 def load(
     data: bytes,
     source: str,
     *,
     globals: Mapping[str, object],
     persistent: Callable[[object], object] | None = None,
+    is_inert: Callable[[str], bool] | None = None,
     leaves: Iterable[type] = (),
     wording: Wording = Wording(),
 ) -> Any:
@@ -80,6 +76,7 @@ def load(
             that it must not trust, raises ValueError or TypeError for wrong ones, and gives
             nothing that is larger than them. A result with ``set_state`` takes a BUILD opcode.
         persistent: gives the object of a persistent id.
+        is_inert: says of a global that is not in the table whether calls of it give a ``Record``.
         leaves: types beside None, bool, int, float, complex, str, bytes and ``Record`` that may
             be part of the result.
         wording: how errors are put.
@@ -88,7 +85,7 @@ def load(
         CheckpointError: it holds anything else, is damaged, or costs too much.
     """
     try:
-        value = _run(Machine(data, globals, persistent))
+        value = _run(Machine(data, globals, persistent, is_inert))
         _measure(value, _LEAVES.union(leaves), {}, 0)
     except ForbiddenError as error:
         raise CheckpointError(

@@ -275,7 +275,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "expanded": (lambda: torch.ones(1).expand(9), "['model']['w'] is an expanded tensor"),
     "subclass": (
         lambda: torch.ones(2).as_subclass(Subclass),
-        "Subclass); nothing of it was run",
+        "['model']['w'] is a tensor of a subclass",
     ),
     "storage": (lambda: torch.ones(2).untyped_storage(), "['w'] is no plain value (Storage)"),
     "array": (lambda: np.ones(2), "_reconstruct); nothing of it was run"),

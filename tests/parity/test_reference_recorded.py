@@ -158,6 +158,30 @@ def test_the_class_is_asked(way: str, saved: Callable[..., Path]) -> None:
     assert report.level == "witnessed"
 
 
+WORDS = {"field": 'activation: str = "gelu"', "act": "self.act"}
+WORDS |= {"mask": "self.act = ACTIVATIONS[c.activation]"}
+WORDS |= {"top": 'ACTIVATIONS = {"gelu": F.gelu, "squared_relu": lambda x: F.relu(x).square()}'}
+
+
+def test_a_class_is_told_in_its_own_words(saved: Callable[..., Path]) -> None:
+    path = saved(source(**WORDS))
+    ours = read_checkpoint(path, {"activation": "relu2"})
+    said = hear_reference(ours, f"{path.with_name('model.py')}:GPT", IDS).testimony
+    default = heard(path).testimony
+    assert said is not None and default is not None
+    assert (said.logits - default.logits).abs().max() > 1e-3
+
+
+def test_a_class_that_knows_no_word_for_it_keeps_its_own(saved: Callable[..., Path]) -> None:
+    """The comparison then tells whether that is what was given."""
+    path = saved(source(**WORDS))
+    ours = read_checkpoint(path, {"activation": "silu"})
+    said = hear_reference(ours, f"{path.with_name('model.py')}:GPT", IDS).testimony
+    default = heard(path).testimony
+    assert said is not None and default is not None
+    assert torch.equal(said.logits, default.logits)
+
+
 def test_a_disagreement_names_the_assumption_that_removes_it(saved: Callable[..., Path]) -> None:
     tanh = "(lambda x: F.gelu(x, approximate='tanh'))"
     report = proven(saved(source(act=tanh)))

@@ -17,6 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from slogpt_hf.checkpoints.containers.settings_objects import (
+    is_settings_class,
+    with_settings_as_dicts,
+)
 from slogpt_hf.checkpoints.containers.torch_globals import (
     ITEM_BYTES,
     LIMIT,
@@ -148,14 +152,16 @@ def _read(archive: Archive, mapped: mmap.mmap, most_pickle_bytes: int) -> Any:
             hint=f"Load and save it again on a {sys.byteorder}-endian machine.",
         )
     reader = _Reader(archive, root, mapped)
-    return load(
+    value = load(
         archive.read(f"{root}data.pkl", most_pickle_bytes),
         archive.source,
         globals=_globals(reader),
         persistent=reader.storage,
+        is_inert=is_settings_class,
         leaves=(Stored,),
         wording=WORDING,
     )
+    return with_settings_as_dicts(value, archive.source, WORDING)
 
 
 @dataclass
