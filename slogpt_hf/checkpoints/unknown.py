@@ -7,9 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slogpt_hf.checkpoints.entries import Judgement, is_neutral, judged, known_among
+from slogpt_hf.checkpoints.entries import (
+    KINDS,
+    Judgement,
+    is_off,
+    judged,
+    kind_judged,
+    known_among,
+)
 from slogpt_hf.checkpoints.fields import ALIASES, MODEL_ARGS, Fields, printable, scalar, shown
 from slogpt_hf.checkpoints.function import MUP, mup_is_on
+from slogpt_hf.checkpoints.naming import is_neutral
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.errors import CheckpointError, UsageError
 
@@ -70,7 +78,7 @@ def unknown_in(fields: Fields, spec: Spec, *, adapted: bool) -> tuple[Unknown, .
     for place, holder in fields.places.items():
         strict = place in own
         for name in [n for n in holder if isinstance(n, str)] if strict else known_among(holder):
-            if adapted and name in OF_AN_ADAPTER:
+            if (adapted and name in OF_AN_ADAPTER) or place.rpartition(".")[2] in WHOLE:
                 continue
             value = holder[name]
             judgement = _judged(fields, place, name, value, spec, strict)
@@ -123,12 +131,12 @@ def _judged(
         if below in fields.places or not strict or not place or is_neutral(name):
             return "fine"  # its entries are judged by themselves
         return "fine" if not value else "unknown"
-    if (
-        name.startswith("mup_")
-        and fields.recorded("mup_enabled") is not None
-        and (name in MUP or mup_is_on(fields) is None)
-    ):
-        return "fine"
+    if name.startswith("mup_") and (enabled := fields.recorded("mup_enabled")) is not None:
+        is_on = mup_is_on(fields) is not None
+        if (is_on and name in MUP) or is_off(enabled[1]):
+            return "fine"
+    if strict and name.lower() in KINDS and (part := place.rpartition(".")[2]) != place:
+        return kind_judged(part, name, value, spec)
     return judged(name, value, spec)
 
 
