@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -187,8 +187,12 @@ def _recorded_hint(unknown: tuple[Unknown, ...]) -> str:
     return f"What is not known here: {', '.join(entry.name for entry in unknown)}."
 
 
-def require_known(checkpoint: Checkpoint) -> None:
+def require_known(checkpoint: Checkpoint, heard: Iterable[str] = ()) -> None:
     """Raise unless every recorded fact is used, known to be neutral, or accepted by hand.
+
+    Args:
+        checkpoint: whose file records them.
+        heard: why a witness that was heard does not settle them, one sentence each.
 
     Raises:
         CheckpointError: an entry is neither, with every name, its value and what to do.
@@ -198,7 +202,7 @@ def require_known(checkpoint: Checkpoint) -> None:
     one = len(unknown) == 1
     raise CheckpointError(
         f"{checkpoint.path}: records what is not known here and may change what the model "
-        f"computes: {'; '.join(map(str, unknown))}.",
+        f"computes: {'; '.join(map(str, unknown))}.{''.join(f' {each}.' for each in heard)}",
         hint="Let a witness settle it: --reference FILE.py:CLASS, or logits that the trainer "
         "records with slogpt_hf.record_parity. If "
         + ("it changes" if one else "they change")
