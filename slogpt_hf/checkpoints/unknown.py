@@ -101,7 +101,8 @@ def own_places(fields: Fields) -> set[str]:
     """
     places = fields.places
     if MODEL_ARGS in places:
-        return {p for p in places if p == MODEL_ARGS or p.startswith(f"{MODEL_ARGS}.")}
+        roots = (MODEL_ARGS, "params.json", "config.json")
+        return {p for p in places if any(f"{p}.".startswith(f"{root}.") for root in roots)}
     sized = {
         place
         for place, holder in places.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -377,6 +378,30 @@ def test_settings_beside_bare_weights(state_dict: StateDict, tmp_path: Path) -> 
     own = saved({"model": state_dict("llama2c"), "model_args": params | {"max_seq_len": 8}}, path)
     beside.write_text(json.dumps(params | {"rope_theta": 5e5}))
     assert read_checkpoint(own).spec.rope_theta == 10_000
+
+
+def test_settings_beside_weights_that_record_their_sizes(
+    slo_content: Content, tmp_path: Path
+) -> None:
+    model = {n: t.clone() for n, t in slo_content(tied=False)["model"].items()}
+    path, beside = tmp_path / "m.safetensors", tmp_path / "config.json"
+    save_file(model, path, {name: str(value) for name, value in SIZES.items()})
+    beside.write_text(json.dumps({**SIZES, "logit_softcap": 30.0}))
+    assert names(read_checkpoint(path)) == ["config.json.logit_softcap"]
+    beside.write_text(json.dumps({**SIZES, "n_layer": 3, "logit_softcap": 30.0}))
+    other = read_checkpoint(path)
+    assert names(other) == [] and beside not in other.files
+    assert "config.json is not read: its n_layer is another model's." in other.notes
+
+
+def test_params_json_beside_a_bin_file(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    path = Path(shutil.copy(golden("llama2c-tied") / "model_v1.bin", tmp_path))
+    params = {"dim": 64, "n_layers": 3, "n_heads": 4, "rope_theta": 5e5, "norm_eps": 1e-6}
+    (tmp_path / "params.json").write_text(json.dumps(params | {"strange": 7}))
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.spec.rope_theta, checkpoint.spec.norm_eps) == (5e5, 1e-6)
+    assert not {"rope_theta", "norm_eps"} & assumed(checkpoint).keys()
+    assert names(checkpoint) == ["params.json.strange"]
 
 
 def test_config_json_in_a_run_folder(slo_content: Content, tmp_path: Path) -> None:
