@@ -117,7 +117,7 @@ def verify(
         choice = TokenizerChoice()  # without a dataset the ids decide alone
     report = verified(checkpoint, artefact, choice, settings, progress, trust_remote_code)
     if report.passed and report.level != "witnessed":
-        require_known(checkpoint)
+        require_known(checkpoint, _unsettled(report, checkpoint))
     return report
 
 
@@ -166,7 +166,7 @@ def build_artefact(
     require_as_written(folder, written, checkpoint.path)
     progress.line(f"   proof: {report.summary()}")
     if report.passed and report.level != "witnessed":
-        require_known(checkpoint)
+        require_known(checkpoint, _unsettled(report, checkpoint))
     if report.passed and not report.caught:
         raise GateInvalidError(
             f"{checkpoint.path}: the converted model is not proven: no fault could be planted.",
@@ -324,6 +324,14 @@ def _beyond_earlier(spec: Spec) -> dict[str, Any]:
 def _heard(report: ParityReport) -> str:
     """What witnesses were heard, or why none was, for a message."""
     return "; ".join(filter(None, (report.witness_note.rstrip("."), *report.notes)))
+
+
+def _unsettled(report: ParityReport, checkpoint: Checkpoint) -> list[str]:
+    """Why what was heard does not settle the recorded entries that are not known here."""
+    from slogpt_hf.parity.oracles import notes_of
+
+    said = (report.witness_note.rstrip("."), *notes_of(report.witnesses, checkpoint.spec))
+    return [each for each in said if each]
 
 
 def _keep(report: ParityReport, settings: Settings) -> str:

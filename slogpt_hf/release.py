@@ -87,10 +87,11 @@ def release_checkpoints(
             digest = hash_checkpoint(checkpoint, progress)
             wanted = identity_of(digest, checkpoint, choice, settings)
             state = read_state(hub, repo_id, _revision(settings, values))
-            if published := published_release(hub, state, wanted, _tag(settings, values)):
+            tag, required = _tag(settings, values), settings.require_witness
+            if published := published_release(hub, state, wanted, tag, required):
                 yield published
                 continue
-            _require_publishable(hub, state, settings, _tag(settings, values))
+            _require_publishable(hub, state, settings, tag)
             with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
                 folder = Path(settings.output or Path(temporary, "artefact"))
                 with staged_folder(folder) as work:
@@ -117,9 +118,10 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
     _require_names(settings, values)
     with hub_of(settings, repo_id, progress.line) as hub:
         state = read_state(hub, repo_id, _revision(settings, values))
-        if published := published_release(hub, state, record["identity"], _tag(settings, values)):
+        tag, required = _tag(settings, values), settings.require_witness
+        if published := published_release(hub, state, record["identity"], tag, required):
             return published
-        _require_publishable(hub, state, settings, _tag(settings, values))
+        _require_publishable(hub, state, settings, tag)
         return _publish(hub, artefact, settings, state, progress)
 
 
@@ -138,7 +140,9 @@ def _publish(
         lambda state: _publish_behind(
             state, hub, folder, record, settings, progress, uploads, create
         ),
-        lambda state: published_release(hub, state, record["identity"], tag),
+        lambda state: published_release(
+            hub, state, record["identity"], tag, settings.require_witness
+        ),
     )
 
 

@@ -94,6 +94,14 @@ FORGED: dict[str, tuple[dict[str, Any], str]] = {
         {"witnesses": [WITNESS | {"told": ["activation"]}], "confirmed": [GELU]},
         "activation is confirmed, but no witness that agrees knew it by itself",
     ),
+    "confirmed by one that cannot tell": (
+        {"witnesses": [WITNESS | {"untold": ["activation"]}], "confirmed": [GELU]},
+        "activation is confirmed, but no witness that agrees knew it by itself",
+    ),
+    "one that takes no notice": (
+        {"witnesses": [WITNESS | {"not_taken": ["model_args.softmax1"]}]},
+        "no witness agrees",
+    ),
     "confirmed by nobody": (
         {"level": "assumed", "witnesses": [], "confirmed": [GELU]},
         "activation is confirmed, but",

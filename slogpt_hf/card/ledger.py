@@ -20,6 +20,8 @@ from slogpt_hf.card.record import (
     Record,
     is_record,
 )
+from slogpt_hf.parity.claims import meets
+from slogpt_hf.parity.stated import stated
 
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -112,9 +114,16 @@ def merged_ledgers(*ledgers: Iterable[Record]) -> tuple[Record, ...]:
     return tuple(found.values())
 
 
-def find_release(entries: Iterable[Record], wanted: str) -> Record | None:
-    """The release with the identity ``wanted``; None if it was not released yet."""
-    return next((entry for entry in entries if entry["identity"] == wanted), None)
+def find_release(
+    entries: Iterable[Record], wanted: str, required: str | None = None
+) -> Record | None:
+    """The release with the identity ``wanted``, proven to the level ``required`` at least.
+
+    None if there is none yet: what was released on assumptions can be released again with a
+    witness.
+    """
+    same = (entry for entry in entries if entry["identity"] == wanted)
+    return next((entry for entry in same if meets(stated(entry["parity"]).level, required)), None)
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:

@@ -7,16 +7,27 @@ depends on (optimiser, data, logging). Whatever is neither is unknown, and its n
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 from slogpt_hf.checkpoints import words
-from slogpt_hf.checkpoints.fields import ALIASES, SKIPPED, scalar
+from slogpt_hf.checkpoints.fields import ALIASES, scalar
+from slogpt_hf.checkpoints.naming import (
+    FACTORS,
+    INDEXED,
+    OF_THE_FUNCTION,
+    is_neutral,
+    name_words,
+)
 from slogpt_hf.checkpoints.spec import Spec
 
 Judgement = Literal["fine", "unknown", "changes"]
 Rule = Callable[[Any, Spec], bool]
+# Of scaled rotary frequencies: what acts where the factor is 1, too.
+MORE_THAN_A_FACTOR = {
+    *("attention_factor", "attn_factor", "mscale", "mscale_all_dim"),
+    *("short_factor", "long_factor", "short_mscale", "long_mscale"),
+}
 OFF_WORDS = ("", "none", "off", "null", "no", "false", "disabled", "nil", "n/a")
 
 
@@ -43,6 +54,11 @@ def _off_or_one(value: Any, spec: Spec) -> bool:
     return is_off(value) or scalar(value) == 1
 
 
+def _multiplier(value: Any, spec: Spec) -> bool:
+    """Positive numbers are read into the spec; text, NaN, a list... say something else."""
+    return value is None or (scalar(value) or 0) > 0
+
+
 def _one(value: Any, spec: Spec) -> bool:
     return value is None or value is False or scalar(value) == 1
 
@@ -60,7 +76,8 @@ def _no_scaling(value: Any, spec: Spec) -> bool:
     if isinstance(value, Mapping):
         kinds = [value.get(key) for key in ("rope_type", "type")]
         plain = all(kind is None or str(kind).lower() in ("default", "none") for kind in kinds)
-        return (plain and any(kinds)) or is_off(value) or scalar(value.get("factor")) == 1
+        one = scalar(value.get("factor")) == 1 and not value.keys() & MORE_THAN_A_FACTOR
+        return (plain and any(kinds)) or is_off(value) or one
     said = str(value).lower()
     return is_off(value) or scalar(value) == 1 or said in ("default", "rope", "rotary", "standard")
 
@@ -124,8 +141,12 @@ def _neutral(value: Any, spec: Spec) -> bool:
     return True
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def _text(value: Any, spec: Spec) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _context(value: Any, spec: Spec) -> bool:
+    return value is None or scalar(value) == spec.block_size
 
 
 def _rows(rule: Rule, *names: str) -> dict[str, Rule]:
@@ -137,12 +158,15 @@ SIZES = tuple(
     for size in ("n_layer", "n_head", "n_kv_head", "n_embd", "n_hidden", "vocab_size", "block_size")
     for name in ALIASES[size]
 )
+# Of an entry that says which kind the part is that its dict is named after.
+KINDS = ("name", "type", "kind", "class", "cls", "fn", "func", "function", "variant", "_target_")
 # Name to whether a value under it describes the model of the spec.
 TABLE: dict[str, Rule] = {
     # Read as fields: what they say is in the spec, or has been refused.
     **_rows(_neutral, *SIZES, *ALIASES["norm_eps"], *ALIASES["rope_theta"]),
-    **_rows(_neutral, *ALIASES["attention_multiplier"], *ALIASES["embedding_multiplier"]),
-    **_rows(_neutral, *ALIASES["residual_multiplier"], *ALIASES["logit_multiplier"]),
+    **_rows(_multiplier, *ALIASES["attention_multiplier"], *ALIASES["embedding_multiplier"]),
+    **_rows(_multiplier, *ALIASES["residual_multiplier"], *ALIASES["logit_multiplier"]),
+    **_rows(_off, "mup_enabled"),  # where it is on its numbers are read
     **_rows(_neutral, *words.PAIR_SWITCHES),
     **_rows(
         lambda value, spec: (
@@ -168,7 +192,11 @@ TABLE: dict[str, Rule] = {
     **_rows(_of_the_spec("rotary_pairs", words.PAIRS), *words.PAIR_FIELDS),
     **{name: _is_activation(kind) for name, kind in words.ACTIVATION_SWITCHES.items()},
     **_rows(
-        lambda value, spec: is_off(value) or spec.activation != "gelu",
+        lambda value, spec: (
+            is_off(value)
+            or (words.approximation(value) is not None and spec.activation != "gelu")
+            or words.approximation(value) == spec.activation
+        ),
         *words.APPROXIMATE_FIELDS,
     ),
     **_rows(_tied, *ALIASES["tied"]),
@@ -183,7 +211,9 @@ TABLE: dict[str, Rule] = {
     **_rows(_on, "final_norm", "use_final_norm", "final_ln", "use_final_ln", "ln_f", "use_ln_f"),
     **_rows(_on, "use_attention", "use_attn", "use_mlp", "use_ffn", "use_norm", "use_layernorm"),
     **_rows(_on, "scale_attn_weights", "scale_attn", "scale_attention", "scale_attn_scores"),
-    **_rows(_on, "scaled_attention", "use_attention_scaling", "elementwise_affine"),
+    **_rows(_on, "scaled_attention", "use_attention_scaling", "elementwise_affine", "scale_qk"),
+    **_rows(_on, "scale_scores", "scale_attention_scores", "scale_by_sqrt_d", "norm_1", "norm_2"),
+    **_rows(_on, "mask_future", "use_mask", "use_ln", "use_layer_norm", "is_decoder_only"),
     **_rows(
         lambda value, spec: value is None or is_off(value) == (spec.positions == "rotary"),
         *("use_wpe", "use_abs_pos_embeddings", "use_pos_emb", "use_position_embeddings"),
@@ -293,6 +323,19 @@ TABLE: dict[str, Rule] = {
     **_rows(
         _neutral, "role", "model_type", "architectures", "auto_map", "use_cache", "torchscript"
     ),
+    **_rows(_neutral, "kv_cache", "use_kv_cache", "enable_kv_cache", "pin_memory", "cpu_offload"),
+    **_rows(_neutral, "clip_norm", "layerdrop", "layer_drop", "ema", "use_ema", "interactive"),
+    **_rows(_neutral, "fused", "use_fused", "fused_rmsnorm", "fused_rms_norm", "fused_layernorm"),
+    **_rows(_neutral, "fused_layer_norm", "fused_norm", "use_fused_ln", "use_fused_rmsnorm"),
+    **_rows(_neutral, "tensor_parallel", "tensor_parallel_size", "tp_size", "tp", "dp_size", "dp"),
+    **_rows(_neutral, "tensor_model_parallel_size", "pipeline_model_parallel_size", "pp_size"),
+    **_rows(_neutral, "model_parallel_size", "pipeline_parallel_size", "pipeline_parallel"),
+    **_rows(_neutral, "data_parallel", "data_parallel_size", "sequence_parallel", "zero_stage"),
+    **_rows(_neutral, "bos_token", "eos_token", "pad_token", "unk_token", "pad_id", "bos_id"),
+    **_rows(_neutral, "eos_id", "unk_id", "padding_side", "ignore_index", "repetition_penalty"),
+    **_rows(_neutral, "start_time", "end_time", "total_time", "training_time", "time", "text"),
+    **_rows(_neutral, "params", "trainable_params", "non_embedding_params", "total_parameters"),
+    **_rows(_neutral, "sliding_window_layer_stride", "sliding_window_layer_placing"),
     **_rows(_neutral, "is_decoder", "is_encoder_decoder", "bos_token_id", "eos_token_id"),
     **_rows(_neutral, "pad_token_id", "unk_token_id", "return_dict", "max_batch_size"),
     **_rows(_neutral, "top_p", "max_new_tokens", "d_ff", "ffn_dim", "d_inner"),
@@ -313,41 +356,11 @@ TABLE: dict[str, Rule] = {
     **_rows(_neutral, "version", "transformers_version", "torch_version", "pytorch_version"),
     **_rows(_neutral, "format_version", "model_version", "code_version", "library_name", "task"),
 }
-# Words of a name that say: nothing that a forward pass computes depends on it.
-ALWAYS_NEUTRAL = _words(
-    "dropout drop pdrop dropconnect dropouts init initializer initialization initialisation "
-    "initialize lr optim optimizer optimiser adam adamw adafactor muon sgd lion grad grads "
-    "gradient gradients loss losses flash sdpa compile compiled checkpointing lora ia3 peft "
-    "adapter adapters wandb tensorboard mlflow dtype precision amp autocast"
-)
-NEUTRAL = _words(
-    "wd learning decay beta betas beta1 beta2 momentum nesterov warmup warmdown anneal annealing "
-    "scheduler schedule epoch epochs iter iters iteration iterations step steps batch batches "
-    "microbatch minibatch accum accumulation eval evaluate evaluation val valid validation "
-    "test train training trainer trained pretrain pretrained finetune finetuning log logs "
-    "logging logger seed device devices gpu gpus cuda cpu tpu mps ddp fsdp deepspeed "
-    "distributed backend world nodes nproc fp16 bf16 fp32 fp8 tf32 ckpt checkpoint "
-    "checkpoints save saved saving resume resumed dir directory path paths file files folder "
-    "dataset datasets data dataloader corpus tokenizer tokenizers tokenization encoding vocab "
-    "vocabulary workers name names date datetime timestamp elapsed seconds hours created "
-    "updated description author authors project git commit sha hash host hostname uuid id "
-    "notes note comment tags license language languages char chars idx word merges special "
-    "url sample samples sampling generate generation prompt perplexity ppl accuracy acc "
-    "metric metrics best patience stopping shuffle split splits prefetch pin verbose debug "
-    "profile profiler monitor interval every hardware platform python framework library "
-    "source format"
-)
-# Words of a name that belong to the function: beside one of them NEUTRAL says nothing.
-OF_THE_FUNCTION = _words(
-    "act activation attn attention norm ln layernorm rmsnorm rope rotary pos position positions "
-    "positional softmax residual resid embed embedding embeddings emb mlp ffn feedforward gate "
-    "gated head heads qk qkv q k v kv window mask logit logits expert experts moe router routing "
-    "mup causal cap softcap alibi bias block blocks layer layers hidden recurrent scale scaling "
-    "multiplier clamp clip swish gelu relu silu sigmoid tanh glu loop loops recurrence think "
-    "depth latent unroll sink sinks memory quant quantize quantization"
-)
-FACTORS = _words("scale scaling multiplier mult factor alpha gain temperature temp ratio divisor")
-WORD = re.compile(r"[a-z]+\d*|\d+|[A-Z]+(?![a-z])|[A-Z][a-z]*\d*")
+# The same where another value may mean anything: it is not known.
+FINE_IF: dict[str, Rule] = {
+    **_rows(_text, "model", "arch", "architecture", "model_size", "size"),
+    **_rows(_context, "max_len", "context_len", "ctx_len", "context", "seqlen", "ctx"),
+}
 
 
 def judged(name: str, value: Any, spec: Spec) -> Judgement:
@@ -364,24 +377,29 @@ def judged(name: str, value: Any, spec: Spec) -> Judgement:
     """
     if (rule := TABLE.get(name.lower())) is not None:
         return "fine" if rule(value, spec) else "changes"
-    if is_neutral(name) or is_off(value):
+    if (rule := FINE_IF.get(name.lower())) is not None and rule(value, spec):
+        return "fine"
+    if is_neutral(name) or _names_no_layer(name, value):
         return "fine"
     if scalar(value) == 1 and name_words(name) & FACTORS:
         return "fine"
     return "unknown"
 
 
-def is_neutral(name: str) -> bool:
-    """Whether a name is of an optimiser's, a data loader's... setting."""
-    said = name_words(name)
-    if said & ALWAYS_NEUTRAL or SKIPPED.search(name):
-        return True
-    return bool(said & NEUTRAL) and not said & OF_THE_FUNCTION
+def kind_judged(part: str, name: str, value: Any, spec: Spec) -> Judgement:
+    """What an entry such as ``name`` in the dict of a part, ``activation`` say, says of it."""
+    if part.lower() in TABLE:
+        return judged(part, value, spec)
+    if name_words(part) & OF_THE_FUNCTION and not is_neutral(part) and not is_off(value):
+        return "unknown"
+    return judged(name, value, spec)
 
 
-def name_words(name: str) -> set[str]:
-    """The words of a name such as ``max_seq_len`` or ``maxSeqLen``."""
-    return {word.lower() for word in WORD.findall(name)}
+def _names_no_layer(name: str, value: Any) -> bool:
+    """Whether a list is off; layers that it numbers are not, the first is 0."""
+    if not isinstance(value, list | tuple) or not name_words(name) & INDEXED:
+        return is_off(value)
+    return all(each is None or each is False for each in value)
 
 
 def known_among(names: Iterable[Any]) -> list[str]:

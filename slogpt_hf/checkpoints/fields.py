@@ -53,6 +53,7 @@ ALIASES = {
         *("share_embeddings", "shared_embeddings", "tie_head", "tied_head", "tie_embed"),
     ),
 }
+SHOWN_BY_SHAPES = ("n_layer", "n_head", "n_kv_head", "n_embd", "n_hidden", "block_size")
 SWITCHES = ("bias", "use_rope", "use_swiglu", "use_rmsnorm", "tied")
 # A vocabulary's own size; the model may have more rows.
 NOT_OF_THE_MODEL = {("meta", "vocab_size"), ("metadata", "vocab_size"), ("", "vocab_size")}
@@ -113,9 +114,10 @@ class Fields:
         found = self.all_recorded(*ALIASES.get(name, (name,)))
         if name in SWITCHES:  # under another name than its own it may be anything
             found = [f for f in found if f[0].rpartition(".")[2] == name or _is_switch(f[1])]
-        for where, value in found:
-            if where.startswith(f"{MODEL_ARGS}."):
-                return where, value
+        args = [f for f in found if f[0].startswith(f"{MODEL_ARGS}.")]
+        if name in SHOWN_BY_SHAPES:  # a part's own "dim" is another size
+            args = [f for f in args if f[0].count(".") == 1] or args[:1]
+        found = args or found
         if not found:
             return None
         first, given = found[0], self.given.get(name)

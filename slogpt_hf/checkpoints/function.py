@@ -94,7 +94,8 @@ def said_of_activation(fields: Fields, usual: str) -> list[Said]:
         said += [Said(w, kind) for w, v in fields.all_recorded(name) if v is True or v == 1]
     if usual.startswith("gelu") or any(str(each.value).startswith("gelu") for each in said):
         for where, value in fields.all_recorded(*words.APPROXIMATE_FIELDS):
-            said.append(Said(where, "gelu" if is_off(value) else "gelu_tanh"))
+            if (gelu := words.approximation(value)) is not None:
+                said.append(Said(where, gelu))
     return said
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slogpt_hf.checkpoints.entries import Judgement, is_neutral, judged, known_among
+from slogpt_hf.checkpoints.entries import (
+    KINDS,
+    Judgement,
+    is_off,
+    judged,
+    kind_judged,
+    known_among,
+)
 from slogpt_hf.checkpoints.fields import ALIASES, MODEL_ARGS, Fields, printable, scalar, shown
 from slogpt_hf.checkpoints.function import MUP, mup_is_on
+from slogpt_hf.checkpoints.naming import is_neutral
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.errors import CheckpointError, UsageError
 
@@ -70,7 +78,7 @@ def unknown_in(fields: Fields, spec: Spec, *, adapted: bool) -> tuple[Unknown, .
     for place, holder in fields.places.items():
         strict = place in own
         for name in [n for n in holder if isinstance(n, str)] if strict else known_among(holder):
-            if adapted and name in OF_AN_ADAPTER:
+            if (adapted and name in OF_AN_ADAPTER) or place.rpartition(".")[2] in WHOLE:
                 continue
             value = holder[name]
             judgement = _judged(fields, place, name, value, spec, strict)
@@ -93,7 +101,8 @@ def own_places(fields: Fields) -> set[str]:
     """
     places = fields.places
     if MODEL_ARGS in places:
-        return {p for p in places if p == MODEL_ARGS or p.startswith(f"{MODEL_ARGS}.")}
+        roots = (MODEL_ARGS, "params.json", "config.json")
+        return {p for p in places if any(f"{p}.".startswith(f"{root}.") for root in roots)}
     sized = {
         place
         for place, holder in places.items()
@@ -123,12 +132,12 @@ def _judged(
         if below in fields.places or not strict or not place or is_neutral(name):
             return "fine"  # its entries are judged by themselves
         return "fine" if not value else "unknown"
-    if (
-        name.startswith("mup_")
-        and fields.recorded("mup_enabled") is not None
-        and (name in MUP or mup_is_on(fields) is None)
-    ):
-        return "fine"
+    if name.startswith("mup_") and (enabled := fields.recorded("mup_enabled")) is not None:
+        is_on = mup_is_on(fields) is not None
+        if (is_on and name in MUP) or is_off(enabled[1]):
+            return "fine"
+    if strict and name.lower() in KINDS and (part := place.rpartition(".")[2]) != place:
+        return kind_judged(part, name, value, spec)
     return judged(name, value, spec)
 
 
@@ -179,8 +188,12 @@ def _recorded_hint(unknown: tuple[Unknown, ...]) -> str:
     return f"What is not known here: {', '.join(entry.name for entry in unknown)}."
 
 
-def require_known(checkpoint: Checkpoint) -> None:
+def require_known(checkpoint: Checkpoint, heard: Iterable[str] = ()) -> None:
     """Raise unless every recorded fact is used, known to be neutral, or accepted by hand.
+
+    Args:
+        checkpoint: whose file records them.
+        heard: why a witness that was heard does not settle them, one sentence each.
 
     Raises:
         CheckpointError: an entry is neither, with every name, its value and what to do.
@@ -190,7 +203,7 @@ def require_known(checkpoint: Checkpoint) -> None:
     one = len(unknown) == 1
     raise CheckpointError(
         f"{checkpoint.path}: records what is not known here and may change what the model "
-        f"computes: {'; '.join(map(str, unknown))}.",
+        f"computes: {'; '.join(map(str, unknown))}.{''.join(f' {each}.' for each in heard)}",
         hint="Let a witness settle it: --reference FILE.py:CLASS, or logits that the trainer "
         "records with slogpt_hf.record_parity. If "
         + ("it changes" if one else "they change")

@@ -55,6 +55,16 @@ ACTIVATION_SWITCHES = {
 # torch.nn.GELU's own argument: "none" or "tanh"; or true and false.
 APPROXIMATE_FIELDS = ("approximate", "gelu_approximate", "gelu_approximation", "approximation")
 
+
+def approximation(value: Any) -> str | None:
+    """The activation that ``approximate`` of ``torch.nn.GELU``, or a switch of that name, says."""
+    if isinstance(value, bool) or value in (0, 1):
+        return "gelu_tanh" if value else "gelu"
+    word = plain_word(value) or ""
+    known = ACTIVATIONS.get(word, "gelu" if word in ("none", "no", "off") else None)
+    return known if known in ("gelu", "gelu_tanh") else None
+
+
 NORM_FIELDS = (
     *("norm", "norm_type", "norm_layer", "norm_class", "norm_class_name", "norm_cls"),
     *("norm_variant", "norm_variant_attn", "norm_variant_mlp", "norm_variant_output"),

@@ -62,7 +62,9 @@ def branch_for(promote: str, record: Record, state: RepoState) -> str:
     return state.revision if promoted else state.candidates
 
 
-def published_release(hub: Hub, state: RepoState, wanted: str, tag: str | None) -> Release | None:
+def published_release(
+    hub: Hub, state: RepoState, wanted: str, tag: str | None, required: str | None = None
+) -> Release | None:
     """The release with this identity, if the hub holds it; one that lacks its tag gets it.
 
     Args:
@@ -70,17 +72,18 @@ def published_release(hub: Hub, state: RepoState, wanted: str, tag: str | None) 
         state: the repository as it is.
         wanted: the identity.
         tag: that the release would get; None if its version decides.
+        required: the least level of its proof; one that is proven to less is none. None for any.
 
     Raises:
         TagConflictError: the tag is there, with other content.
     """
-    if entry := find_release(state.ledger, wanted):
+    if entry := find_release(state.ledger, wanted, required):
         return _as_released(hub, state, entry)
     if tag is None or tag not in state.tags:
         return None
     # On another branch than those whose ledgers were read.
     record = record_at(hub, state.repo_id, state.tags[tag])
-    if record is None or record["identity"] != wanted:
+    if record is None or find_release([record], wanted, required) is None:
         raise taken_tag(tag, state)
     return _found(hub, state, record, state.tags[tag])
 
@@ -110,16 +113,21 @@ def _untagged_commit(hub: Hub, state: RepoState, entry: Record) -> str | None:
 
     Somebody may have committed since: of the commits that carry its record, the oldest is its own.
     """
-    heads = [state.head(b) for b, r in state.records.items() if r["identity"] == entry["identity"]]
+    heads = [state.head(b) for b, r in state.records.items() if _are_one(r, entry)]
     own = None
     for start in [entry["commit"]] if entry.get("commit") else heads:
         for commit in _commits_from(hub, state.repo_id, start) if start else ():
             held = record_at(hub, state.repo_id, commit)
-            if held is None or held["identity"] != entry["identity"]:
+            if held is None or not _are_one(held, entry):
                 break
             if holds_release(hub, state.repo_id, commit, held):
                 own = commit
     return own
+
+
+def _are_one(record: Record, entry: Record) -> bool:
+    """Whether both are of one release; what was proven again has another version."""
+    return all(record[name] == entry[name] for name in ("identity", "version"))
 
 
 def _commits_from(hub: Hub, repo_id: str, start: str) -> list[str]:

@@ -139,13 +139,16 @@ def other_witnesses(subject: Examination) -> Finding:
         names = ", ".join(subject.touched[:6])
         why = f"{TOUCHED}: {names}; what it says is not heard."
         return Finding((why,), {"witnesses": ()}, TOUCHED)
-    answers = witnesses(iter(said), subject.source, subject.models, subject.checkpoint.assumptions)
-    open_names = {each.name for each in subject.checkpoint.assumptions}
+    checkpoint = subject.checkpoint
+    answers = witnesses(
+        iter(said), subject.source, subject.models, checkpoint.assumptions, checkpoint.unknown
+    )
+    open_names = {each.name for each in checkpoint.assumptions}
     heard = tuple(
         explained(witness, each, subject.source, open_names)
         for witness, each in zip(answers, said, strict=True)
     )
-    notes = notes_of(heard, subject.checkpoint.spec)
+    notes = notes_of(heard, checkpoint.spec)
     return Finding(judge_witnesses(heard), {"witnesses": heard}, notes=notes)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.checkpoints.assumptions import Assumption
+from slogpt_hf.checkpoints.unknown import Unknown
 from slogpt_hf.errors import CheckpointError, first_line
 from slogpt_hf.files import sha256_of
 from slogpt_hf.parity.comparing import Run, absolute_error, relative, relative_error, run_of
@@ -25,7 +26,7 @@ from slogpt_hf.parity.judging import FP64_BOUND, noise_bound
 from slogpt_hf.parity.lockstep import Models
 from slogpt_hf.parity.noise import redrawn_noise
 from slogpt_hf.parity.report import Witness
-from slogpt_hf.parity.telling import untold
+from slogpt_hf.parity.telling import untold, untold_entries
 from slogpt_hf.recorded import IDS, LOGITS, SAVE_SHA256, SAVE_SIZE, recorded_names
 
 WITNESS_TOKENS = 512  # positions of a row that show the whole function, where it has as many
@@ -127,7 +128,7 @@ def notes_of(heard: Iterable[Witness], spec: Spec) -> tuple[str, ...]:
     """What a person has to know of witnesses that agree and yet confirm nothing."""
     need = min(spec.block_size, WITNESS_TOKENS)
     deaf = tuple(
-        f"{witness.name}: agrees, but takes no notice of {', '.join(witness.not_taken)}, which the "
+        f"{witness.name}: agrees, but tells nothing of {', '.join(witness.not_taken)}, which the "
         "file records and nothing here knows"
         for witness in heard
         if witness.agrees and witness.not_taken
@@ -145,6 +146,7 @@ def witnesses(
     source: Decoder,
     models: Models,
     assumptions: Iterable[Assumption] = (),
+    unknown: Iterable[Unknown] = (),
 ) -> Iterator[Witness]:
     """Hold the artefact and the built-in model against what other witnesses say.
 
@@ -157,6 +159,7 @@ def witnesses(
         source: the built-in model with the checkpoint's weights as they are, adapters beside them.
         models: the artefact, and the built-in model with the weights that it must have.
         assumptions: what no file records, which a witness may confirm.
+        unknown: recorded entries that are not known here, which a witness may settle.
 
     Raises:
         CheckpointError: a recording that disagrees was made for another save.
@@ -167,7 +170,8 @@ def witnesses(
             each.require_of_this_save()
         if found.agrees and each.exact is None:
             hidden = untold(source, each.ids, found.bound, assumptions)
-            found = replace(found, untold=hidden)
+            deaf = untold_entries(source, each.ids, found.bound, unknown)
+            found = replace(found, untold=hidden, not_taken=deaf)
         yield found
 
 

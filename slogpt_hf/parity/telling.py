@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from slogpt_hf.checkpoints.assumptions import Assumption
+from slogpt_hf.checkpoints.fields import scalar
+from slogpt_hf.checkpoints.naming import name_words
 from slogpt_hf.checkpoints.spec import Spec
+from slogpt_hf.checkpoints.unknown import Unknown
 from slogpt_hf.parity.comparing import absolute_error, run_of
 from slogpt_hf.parity.decoder import ACTIVATIONS, Decoder
 
 MARGIN = 2.0  # of the witness's bound: another value has to show beyond it and its own rounding
+
+USUAL_CAPS = {"attention_softcap": 50.0, "logit_softcap": 30.0}  # Gemma 2's
 
 
 def _activations(spec: Spec) -> Iterator[Spec]:
@@ -49,8 +58,8 @@ def untold(
         bound: largest difference with which a witness agrees.
         assumptions: what no file records.
     """
-    names = [each.name for each in assumptions if each.name in OTHERS]
-    if not names:
+    names = [each.name for each in assumptions]
+    if not {*names} & {*OTHERS, *USUAL_CAPS}:
         return ()
     own = run_of(source, ids, torch.float64)
 
@@ -58,8 +67,73 @@ def untold(
         other = run_of(replace(source, spec=spec), ids, torch.float64)
         return not absolute_error(spec.vocab_size, other, own)[0] <= MARGIN * bound
 
+    def is_told(name: str) -> bool:
+        if name in USUAL_CAPS:
+            return not cap_effect(source, ids, name, USUAL_CAPS[name]) <= MARGIN * bound
+        others = OTHERS[name](source.spec) if name in OTHERS else ()
+        return all(shows(spec) for spec in others if spec != source.spec)
+
+    return tuple(name for name in names if not is_told(name))
+
+
+def untold_entries(
+    source: Decoder, ids: Tensor, bound: float, unknown: Iterable[Unknown]
+) -> tuple[str, ...]:
+    """Recorded soft caps that would not show in logits in float32; arguments as above.
+
+    Returns:
+        Place and name of each.
+    """
     return tuple(
-        name
-        for name in names
-        if not all(shows(spec) for spec in OTHERS[name](source.spec) if spec != source.spec)
+        entry.where
+        for entry in unknown
+        if (kind := _cap_of(entry.name)) is not None
+        and not (
+            (cap := scalar(entry.value) or 0.0) > 0
+            and cap_effect(source, ids, kind, cap) > MARGIN * bound
+        )
     )
+
+
+def _cap_of(name: str) -> str | None:
+    """Which scores an entry of this name caps; None if it is of no cap."""
+    said = name_words(name)
+    if not said & {"softcap", "softcapping", "cap", "capping"}:
+        return None
+    return "attention_softcap" if said & {"attn", "attention"} else "logit_softcap"
+
+
+def cap_effect(source: Decoder, ids: Tensor, name: str, cap: float) -> float:
+    """By how much ``cap * tanh(x / cap)`` of the scores or logits would move a logit at most."""
+    own = run_of(source, ids, torch.float64)
+    vocabulary = source.spec.vocab_size
+    if name == "logit_softcap":
+        largest = absolute_error(vocabulary, own, own)[1]
+        return largest - cap * math.tanh(largest / cap)
+    with _Capped(cap):
+        other = run_of(source, ids, torch.float64)
+    return absolute_error(vocabulary, other, own)[0]
+
+
+class _Capped(TorchFunctionMode):
+    """While active, the scores of fused attention are capped."""
+
+    def __init__(self, cap: float) -> None:
+        super().__init__()
+        self.cap = cap
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run ``func``; the scores of attention are capped on the way."""
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        q, k, v = args
+        scale = (kwargs or {}).get("scale") or q.shape[-1] ** -0.5
+        scores = self.cap * torch.tanh(q @ k.transpose(-2, -1) * scale / self.cap)
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        return scores.masked_fill(future, -math.inf).softmax(-1) @ v

@@ -30,6 +30,7 @@ TOKENS_AT_ONCE = 4096
 CONVICTING, CORROBORATING = 4.0, 2.0
 # What a trainer that does not say took its mean over: so many tokens, and blocks at least.
 ESTIMATED_TOKENS, ESTIMATED_BLOCKS = 1 << 14, 16
+MOST_BLOCKS = 1 << 53  # that a trainer can have taken; a file may say anything
 EVALUATIONS = 100  # among which a best one was chosen, by a trainer that does not say
 # By how much the arithmetic of the trainer's evaluation may move a mean loss, in nats.
 PRECISION = {"float32": 0.002, "float16": 0.005, "bfloat16": 0.01}
@@ -239,7 +240,7 @@ def estimated_blocks(settings: Mapping[str, Any], length: int) -> int:
     counts = [settings.get(name) for name in ("eval_iters", "batch_size")]
     if not all(isinstance(n, int) and n > 0 for n in counts):
         return max(ESTIMATED_BLOCKS, ESTIMATED_TOKENS // length)
-    return math.prod(n for n in counts if isinstance(n, int))
+    return min(math.prod(n for n in counts if isinstance(n, int)), MOST_BLOCKS)
 
 
 def block_length(settings: Mapping[str, Any], block_size: int) -> int:

@@ -93,6 +93,7 @@ def _confirms(witness: Mapping[str, Any], positions: int) -> bool:
     exact = witness.get("fp64_error")
     return (
         witness.get("agrees") is True
+        and not witness.get("not_taken")
         and _within(witness.get("built_in_error"), bound)
         and _within(witness.get("error"), allowed)
         and _within(0.0 if exact is None else exact, FP64_BOUND)
@@ -101,9 +102,9 @@ def _confirms(witness: Mapping[str, Any], positions: int) -> bool:
 
 
 def _told(witness: Mapping[str, Any]) -> list[Any]:
-    """The facts that a witness was told, so that it confirms none of them."""
-    told = witness.get("told")
-    return told if isinstance(told, list) else []
+    """The facts that a witness was told, or cannot tell, so that it confirms none of them."""
+    lists = [witness.get(field) for field in ("told", "untold")]
+    return [name for each in lists if isinstance(each, list) for name in each]
 
 
 def _is_reproduced(loss: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,22 @@ def test_mup_is_used(slo_checkpoint: Write) -> None:
         {"strength": 0.3},
         {"name_of_it": "x", "residual_name": "y"},
         {"model": {"something": 3}},
+        {"attention_multiplier": "0.5"},
+        {"logit_multiplier": float("nan")},
+        {"embedding_multiplier": -3.0},
+        {"residual_multiplier": [0.5]},
+        {"mup_enabled": "true", "mup_input_alpha": 10.0},
+        {"activation": {"name": "relu"}},
+        {"attn": {"type": "linear"}},
+        {"mlp_config": {"name": "something"}},
+        {"approximate": "sigmoid"},
+        {"rope_scaling": {"type": "yarn", "factor": 1.0, "attention_factor": 1.5}},
+        {"attn_scaler": 0.5},
+        {"loss_softcap": 15.0},
+        {"nope_every": 4},
+        {"layers_without_attention": [0]},
+        {"mask_future": False},
+        {"size": 3},
     ],
 )
 def test_what_is_neither_used_nor_neutral_is_named(
@@ -114,10 +131,38 @@ def test_what_is_neither_used_nor_neutral_is_named(
         {"n_kv_group": None, "norm_variant_attn": "layernorm", "softmax_variant_attn": "softmax"},
         {"softmax1": False, "softmaxn_param": 1, "n_exp": 1, "rope": False},
         {"head_dim": 8, "position_embedding_type": "absolute", "tie_weights": True},
+        {"label_smoothing": 0.1, "use_kv_cache": True, "pin_memory": True, "scaler": 1},
+        {"arch": "gpt", "model": "gpt2-mini", "tp_size": 8, "freeze_embeddings": True},
+        {"zero_init": True, "use_xformers": True, "use_ema": True, "pad_token": "x", "mfu": 0.3},
+        {"activation": {"name": "gelu"}, "model_card": {"name": "x"}, "max_len": 24},
+        {"attention": {"type": "causal", "dropout": 0.1}, "approximate": "erf"},
+        {"rope_scaling": {"type": "linear", "factor": 1.0}, "layers_to_freeze": [0]},
     ],
 )
 def test_neutral_entries_are_no_unknown_ones(slo_checkpoint: Write, args: dict[str, Any]) -> None:
     assert names(read_checkpoint(slo_checkpoint(**args))) == []
+
+
+def test_what_cannot_be_judged_is_not_called_another_function(slo_checkpoint: Write) -> None:
+    told = [str(each) for each in read_checkpoint(slo_checkpoint(size=3, max_len=9)).unknown]
+    assert told == ["model_args.size is 3", "model_args.max_len is 9"]
+
+
+def test_a_scaling_of_rotary_frequencies_is_named_once(slo_checkpoint: Write) -> None:
+    scaling = {"type": "linear", "factor": 2.0, "low": 3}
+    assert names(read_checkpoint(slo_checkpoint(rope_scaling=scaling))) == [
+        "model_args.rope_scaling"
+    ]
+
+
+def test_two_names_of_one_fact_must_agree(slo_checkpoint: Write) -> None:
+    path = slo_checkpoint(norm_eps=1e-5, layer_norm_eps=1e-6)
+    with pytest.raises(CheckpointError, match=r"norm_eps = 1e-05 and .*layer_norm_eps = 1e-06"):
+        read_checkpoint(path)
+    assert read_checkpoint(path, given("norm_eps=1e-6")).spec.norm_eps == 1e-6
+    with pytest.raises(CheckpointError, match=r"other\.norm_eps"):
+        read_checkpoint(slo_checkpoint(norm_eps=1e-5, other={"norm_eps": 1e-6}))
+    assert read_checkpoint(slo_checkpoint(n_embd=32, rotary={"dim": 8})).spec.n_embd == 32
 
 
 def test_config_beside_model_args_holds_the_trainers_globals(
@@ -333,6 +378,30 @@ def test_settings_beside_bare_weights(state_dict: StateDict, tmp_path: Path) -> 
     own = saved({"model": state_dict("llama2c"), "model_args": params | {"max_seq_len": 8}}, path)
     beside.write_text(json.dumps(params | {"rope_theta": 5e5}))
     assert read_checkpoint(own).spec.rope_theta == 10_000
+
+
+def test_settings_beside_weights_that_record_their_sizes(
+    slo_content: Content, tmp_path: Path
+) -> None:
+    model = {n: t.clone() for n, t in slo_content(tied=False)["model"].items()}
+    path, beside = tmp_path / "m.safetensors", tmp_path / "config.json"
+    save_file(model, path, {name: str(value) for name, value in SIZES.items()})
+    beside.write_text(json.dumps({**SIZES, "logit_softcap": 30.0}))
+    assert names(read_checkpoint(path)) == ["config.json.logit_softcap"]
+    beside.write_text(json.dumps({**SIZES, "n_layer": 3, "logit_softcap": 30.0}))
+    other = read_checkpoint(path)
+    assert names(other) == [] and beside not in other.files
+    assert "config.json is not read: its n_layer is another model's." in other.notes
+
+
+def test_params_json_beside_a_bin_file(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    path = Path(shutil.copy(golden("llama2c-tied") / "model_v1.bin", tmp_path))
+    params = {"dim": 64, "n_layers": 3, "n_heads": 4, "rope_theta": 5e5, "norm_eps": 1e-6}
+    (tmp_path / "params.json").write_text(json.dumps(params | {"strange": 7}))
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.spec.rope_theta, checkpoint.spec.norm_eps) == (5e5, 1e-6)
+    assert not {"rope_theta", "norm_eps"} & assumed(checkpoint).keys()
+    assert names(checkpoint) == ["params.json.strange"]
 
 
 def test_config_json_in_a_run_folder(slo_content: Content, tmp_path: Path) -> None:

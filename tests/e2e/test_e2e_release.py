@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from slogpt_hf.checkpoints import read_checkpoint
 from slogpt_hf.hub import embedded, publish
 from slogpt_hf.hub.embedded import Request, Response
+from slogpt_hf.parity import decoder
+from slogpt_hf.parity.decoder import Decoder
+from slogpt_hf.parity.families import FAMILIES
 
 Cli = Callable[..., Any]
 View = Callable[[Path], dict[str, Any]]
 Write = Callable[..., Path]
 
 REPO = "me/model"
+IDS = torch.arange(12)[None]
 SMALL = {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 12}
 
 
@@ -129,6 +136,33 @@ def test_rerun_is_nothing_new(release: Cli, view: Any, slo_checkpoint: Write) ->
     assert result["released"] is False
     assert (result["version"], result["tag"]) == ("1.0.0", "v1.0.0")
     assert view() == before
+
+
+def test_what_was_assumed_is_released_again_with_a_witness(
+    release: Cli, view: Any, slo_checkpoint: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, required = slo_checkpoint(**SMALL), ("--require-witness", "witnessed")
+    assert release(path).code == 0
+    before = view()
+    assert release(path, *required).code == 4
+    assert view() == before
+    checkpoint = read_checkpoint(path)
+    model = Decoder(FAMILIES["slo"], checkpoint.spec, checkpoint.tensors)
+    logits = decoder.logits(model, IDS, torch.float32)
+    save_file(
+        {"input_ids": IDS, "logits": logits}, path.with_name(f"{path.stem}.parity.safetensors")
+    )
+    module, name, stop, code = STOPS["interrupted"]
+    with monkeypatch.context() as patch:  # between commit and tag
+        patch.setattr(module, name, stop)
+        assert release(path, *required).code == code
+    (result,) = release(path, *required, "--json").json
+    assert (result["version"], result["tag"]) == ("1.0.1", "v1.0.1")
+    after = view()[REPO]
+    assert after.tags == before[REPO].tags | {"v1.0.1": after.commits["main"][0]}
+    for more in (required, ()):
+        assert f"released before as {REPO} 1.0.1" in release(path, *more).out
+    assert view()[REPO] == after
 
 
 def test_a_copy_elsewhere_is_nothing_new(

@@ -195,6 +195,7 @@ def test_a_block_is_as_long_as_the_trainers() -> None:
     assert block_length({"block_size": 16}, 24) == 16
     assert [block_length({"block_size": n}, 24) for n in (0, 48, "x", None)] == [24] * 4
     assert estimated_blocks({"eval_iters": 3, "batch_size": 5}, 64) == 15
+    assert math.isfinite(math.sqrt(estimated_blocks({"eval_iters": 10**400, "batch_size": 1}, 64)))
     assert estimated_blocks({"eval_iters": 3}, 64) == 256
     assert estimated_blocks({}, 2048) == 16
 

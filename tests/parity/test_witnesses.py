@@ -208,3 +208,30 @@ def test_a_recording_confirms_nothing_that_float32_cannot_tell(
     assert report.confirmed == ((eps, HEADS) if scale == 1 else (HEADS,))
     assert report.assumptions == (() if scale == 1 else (eps,))
     assert report.witnesses[0].untold == (() if scale == 1 else ("norm_eps",))
+
+
+@pytest.mark.parametrize("name", ["attn_softcap", "logit_cap"])
+@pytest.mark.parametrize(("scale", "shows"), [(1.0, True), (0.01, False)])
+def test_a_recording_settles_no_soft_cap_that_float32_cannot_tell(
+    name: str,
+    scale: float,
+    shows: bool,
+    slo_content: Callable[..., dict[str, Any]],
+    convert: Convert,
+    tmp_path: Path,
+) -> None:
+    """50 tanh(x / 50) is x where x is small, as it is in a model that has hardly been trained."""
+    content = slo_content(n_layer=1)
+    for weight in content["model"].values():
+        weight *= scale if weight.ndim > 1 else 1
+    content["model_args"][name] = 50.0
+    torch.save(content, tmp_path / "ckpt.pt")
+    checkpoint, folder = convert(tmp_path / "ckpt.pt")
+    record_parity(Original(checkpoint), checkpoint.path, torch.arange(24)[None])
+    report = verify_artefact(checkpoint, folder)
+    (witness,) = report.witnesses
+    assert witness.agrees
+    assert report.level == ("witnessed" if shows else "assumed")
+    assert witness.not_taken == (() if shows else (f"model_args.{name}",))
+    if name == "logit_cap":
+        assert ("logit_softcap" in witness.untold) == (not shows)
