@@ -164,7 +164,8 @@ def _content(original: Original, recording: Recording, loss: float | None) -> An
         more = {"step": 200, "epoch": 1, "metrics": {"eval_loss": loss or 2.0}}
         return {"model_state_dict": weights, "config": fields, **more}
     if entry.form == "config object":
-        kind = getattr(original.module, source.config)
+        # The trainer's own dataclass has what is recorded alone, not what makes the other entries.
+        kind = dataclasses.make_dataclass(source.config, list(fields))
         return {"model": weights, "config": kind(**fields), "step": 9, "val_loss": loss or 2.0}
     return {
         "model": weights,
