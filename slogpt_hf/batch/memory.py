@@ -12,14 +12,14 @@ from pathlib import Path
 
 from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import UsageError
-from slogpt_hf.parity.inputs import LONGEST
+from slogpt_hf.parity.inputs import COVERABLE_IDS, COVERING_TOKENS, LONGEST
 from slogpt_hf.settings import Settings
 
 MIB = 1 << 20
 RESIDENT = 320 * MIB  # of a process that imported torch and transformers
 BASE = 48 * MIB
-OF_BLOCK, OF_TOKENS, OF_VOCABULARY = 3.5, 18.0, 1.5  # times their size in float64
-OF_TENSOR = 2.0  # times the largest in float32, where it is put together before it is written
+OF_BLOCK, OF_TOKENS, OF_VOCABULARY = 2.0, 24.0, 1.6  # times their size in float64
+OF_TENSOR = 3.0  # times the largest in float32, where it is put together before it is written
 OF_CLASS = 12  # bytes a parameter: the trainer's class, in float64 and in float32
 SHARE = 0.8  # of the memory that is free; what is left keeps files in the page cache
 MEMINFO = Path("/proc/meminfo")
@@ -40,11 +40,12 @@ def need_of(checkpoint: Checkpoint, settings: Settings) -> int:
     spec = checkpoint.spec
     width, hidden = spec.n_embd, max(spec.n_hidden, spec.n_embd)
     block = 4 * width * width + 3 * width * hidden
-    tokens = min(max(spec.block_size, 1), LONGEST) * max(width, hidden / 4)
+    covering = spec.vocab_size if spec.vocab_size <= COVERABLE_IDS else COVERING_TOKENS
+    tokens = max(min(spec.block_size, LONGEST), covering) * max(width, hidden / 4)
     proof = OF_BLOCK * block + OF_TOKENS * tokens + OF_VOCABULARY * spec.vocab_size * width
     shapes = checkpoint.tensors.shapes.values()
     largest = max((math.prod(shape) for shape in shapes), default=0)
-    need = BASE + 8 * proof + 4 * OF_TENSOR * largest
+    need = BASE + max(8 * proof, 4 * OF_TENSOR * largest)
     if settings.reference not in (None, "none"):
         need += RESIDENT + OF_CLASS * checkpoint.n_parameters
     return int(need)

@@ -31,11 +31,11 @@ class Outcome:
     seconds: float = 0.0
     index: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+    def to_dict(self, keys: Iterable[str] = ()) -> dict[str, Any]:
+        """As JSON has it; one that failed has None for each of ``keys``."""
         if self.exit_code:
             error = {"error": self.message, "exit_code": self.exit_code}
-            return {"checkpoint": self.checkpoint, **error}
+            return {"checkpoint": self.checkpoint, **dict.fromkeys(keys), **error}
         return {"checkpoint": self.checkpoint, **self.facts}
 
 

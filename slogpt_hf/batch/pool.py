@@ -140,7 +140,7 @@ class Pool:
             worker = idle or self._new()
             worker.task = task = self._tasks.popleft()
             worker.say({"do": task.do, "arguments": task.arguments, "settings": task.settings})
-            yield task, {"started": True}
+            yield task, {"started": task.do}
 
     def _used(self) -> int:
         return sum(worker.resident + worker.need for worker in self._workers)

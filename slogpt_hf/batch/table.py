@@ -39,7 +39,7 @@ class Table:
         elif self.live and (stage := message.get("stage")):
             self._row(index, stage, message["total"], message["at"])
         elif message.get("started"):
-            self._say(index, "begins")
+            self._say(index, "publish" if message["started"] == "publish" else "begins")
         elif message.get("waits"):
             self._say(index, "waits for memory")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -43,11 +43,20 @@ def memory_bytes(memory: str | None) -> int | None:
 
 
 def tell_outcomes(
-    outcomes: Iterator[Outcome], as_json: bool, tell: Callable[[Outcome], None]
+    outcomes: Iterator[Outcome],
+    as_json: bool,
+    keys: Iterable[str],
+    tell: Callable[[Outcome], None] = lambda outcome: None,
 ) -> int:
     """Print what became of many checkpoints, a table of all at the end; the exit code.
 
     What ended is printed whatever ends the command.
+
+    Args:
+        outcomes: as they come.
+        as_json: print a list instead of the table.
+        keys: of an object of that list.
+        tell: prints more of one that did not fail.
     """
     from slogpt_hf.batch.outcome import worst
 
@@ -62,7 +71,7 @@ def tell_outcomes(
     finally:
         done.sort(key=lambda outcome: outcome.index)
         if as_json:
-            print_json([each.to_dict() for each in done])
+            print_json([each.to_dict(keys) for each in done])
         elif done:
             print_summary(done)
     return worst(done)

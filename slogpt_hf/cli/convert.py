@@ -26,8 +26,7 @@ from slogpt_hf.settings import Settings
 
 @click.command(
     "convert-model",
-    epilog="Examples: slogpt-hf convert-model shakespeare out/ckpt.pt my-model; "
-    "slogpt-hf convert-model - 'runs/**/ckpt.pt' models --jobs 4",
+    epilog="Example: slogpt-hf convert-model shakespeare out/ckpt.pt my-model",
 )
 @click.argument("dataset")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
@@ -67,7 +66,7 @@ def command(
     from slogpt_hf.batch.running import Batch
 
     batch = Batch(found, settings, jobs, budget, progress_for(quiet))
-    return tell_outcomes(batch.convert(Path(output)), as_json, lambda outcome: None)
+    return tell_outcomes(batch.convert(Path(output)), as_json, ("output", "record"))
 
 
 def _convert(model: Path, output: Path, settings: Settings, as_json: bool, quiet: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,7 @@ def command(
     return tell_outcomes(
         batch.release(environment),
         as_json,
+        [each.name for each in fields(Release)],
         lambda outcome: print_release(Release(**outcome.facts), settings.hub),
     )
 
