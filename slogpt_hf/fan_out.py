@@ -21,7 +21,7 @@ from slogpt_hf.watch.access import without_credentials
 IMAGE = f"ghcr.io/slogpt/slogpt-hf:{__version__}"
 MOST_PARALLEL = 200  # jobs of one parallel:matrix, https://docs.gitlab.com/ci/yaml/#parallelmatrix
 MOST_PODS = 4  # at once; spec.parallelism can be changed while the Job runs
-MOST_INDEXES = 100_000  # of an Indexed Job, and with backoffLimitPerIndex of what may fail of it
+MOST_INDEXES = 1000  # of a Job: kubectl apply notes what it applied, in 256 KiB at most
 OWN = ("hub", "token_file", "output", "report", "signing_key")  # of a machine, not of a repository
 FOLDER = ".slogpt-hf"
 WORK, PLAN = "/tmp/work", "/plan"
@@ -102,9 +102,10 @@ def _gitlab_publish(repo_id: str) -> dict[str, Any]:
 
 
 def kubernetes(plan: Plan, settings: Settings, sources: Sequence[str]) -> list[dict[str, Any]]:
-    """A ConfigMap with the key of each index, and an Indexed Job: a pod for every checkpoint.
+    """ConfigMaps with the key of each index, and Indexed Jobs: a pod for every checkpoint.
 
     A pod fetches, proves without the token, publishes; one that fails keeps none of the others.
+    A plan of more than MOST_INDEXES is several Jobs.
 
     Args:
         plan: what is new.
@@ -112,7 +113,7 @@ def kubernetes(plan: Plan, settings: Settings, sources: Sequence[str]) -> list[d
         sources: where it was looked for; URLs, since a pod sees nothing else.
 
     Raises:
-        UsageError: a source is no URL, a setting cannot be handed on, or there are too many.
+        UsageError: a source is no URL, or a setting cannot be handed on.
     """
     if settings.which == "best":
         raise UsageError(
@@ -125,15 +126,20 @@ def kubernetes(plan: Plan, settings: Settings, sources: Sequence[str]) -> list[d
             f"{local}: a pod cannot see it.",
             hint="Name the URL of the training repository, or of an object store.",
         )
-    keys = [decision.key for decision in plan.wanted]
-    if len(keys) > MOST_INDEXES:
-        raise UsageError(f"{len(keys)} checkpoints are more than a Job takes ({MOST_INDEXES}).")
     globs = [each for each in settings.checkpoints if "://" not in each]
     variables = variables_of(settings) | {
         f"{ENVIRONMENT_PREFIX}REPO_ID": plan.repo_id,
         f"{ENVIRONMENT_PREFIX}CHECKPOINTS": "\n".join([*urls, *globs]),
     }
-    digest = hashlib.sha256("\n".join([plan.repo_id, *keys]).encode()).hexdigest()
+    keys = [decision.key for decision in plan.wanted]
+    parts = [keys[start : start + MOST_INDEXES] for start in range(0, len(keys), MOST_INDEXES)]
+    return [each for part in parts or [[]] for each in _job(plan.repo_id, part, variables)]
+
+
+def _job(
+    repo_id: str, keys: Sequence[str], variables: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    digest = hashlib.sha256("\n".join([repo_id, *keys]).encode()).hexdigest()
     name = f"slogpt-hf-{digest[:12]}"  # the same plan is the same Job
     config = {
         "apiVersion": "v1",
@@ -149,7 +155,7 @@ def kubernetes(plan: Plan, settings: Settings, sources: Sequence[str]) -> list[d
         "template": {"spec": _pod(name, variables)},
     }
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
-    return [config, job]
+    return config, job
 
 
 def _pod(config: str, variables: Mapping[str, str]) -> dict[str, Any]:

@@ -79,9 +79,9 @@ def _names(found: Sequence[tuple[Path, Path]]) -> Iterator[str]:
     taken: set[str] = set()
     for path, root in found:
         parts = Path(os.path.relpath(path, root)).parts
-        whole = "-".join(part for part in parts if part != "..") or path.name
+        whole = "-".join(part for part in parts if part != "..") or "checkpoint"
         short = whole.removesuffix(path.suffix) if path.is_file() else whole
         numbered = (f"{whole}-{n}" for n in range(2, len(found) + 2))
-        name = next(each for each in (short, whole, *numbered) if each and each not in taken)
+        name = next(n for n in (short, whole, *numbered) if n not in ("", ".", *taken))
         taken.add(name)
         yield name

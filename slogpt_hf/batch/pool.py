@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from slogpt_hf.errors import first_line
 
 GRACE = 10.0  # seconds that a process has to clean up, before its parent does it for it
 READ_BYTES = 1 << 16
+WORKER = (sys.executable, "-P", "-m", "slogpt_hf.batch.worker")
 MOST_LINE = 64 << 20  # bytes of a message; a record has some kilobytes
 
 
@@ -70,6 +71,7 @@ class Pool:
         threads: of torch, for each process.
         temporary: folder for what the processes write for themselves.
         environment: of the processes, besides that of this one.
+        command: that starts one.
     """
 
     def __init__(
@@ -79,8 +81,10 @@ class Pool:
         threads: int,
         temporary: Path,
         environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = WORKER,
     ) -> None:
         self.jobs, self.budget, self.temporary = jobs, budget, temporary
+        self.command = command
         self.environment = {
             **os.environ,
             **(environment or {}),
@@ -163,7 +167,7 @@ class Pool:
     def _new(self) -> _Worker:
         errors = tempfile.TemporaryFile(dir=self.temporary)  # noqa: SIM115  closed where it is read
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "slogpt_hf.batch.worker"],
+            self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
