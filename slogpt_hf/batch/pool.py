@@ -71,7 +71,7 @@ class Pool:
         threads: of torch, for each process.
         temporary: folder for what the processes write for themselves.
         environment: of the processes, besides that of this one.
-        command: that starts one.
+        command: that starts one, in place of the own.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Pool:
         threads: int,
         temporary: Path,
         environment: Mapping[str, str] | None = None,
-        command: Sequence[str] = WORKER,
+        command: Sequence[str] = (),
     ) -> None:
         self.jobs, self.budget, self.temporary = jobs, budget, temporary
-        self.command = command
+        self.command = command or WORKER
         self.environment = {
             **os.environ,
             **(environment or {}),

@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 
 def say(**message: object) -> None:
-    print(json.dumps(message), flush=True)
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 def interrupted(*_: object) -> None:
@@ -18,6 +18,7 @@ def interrupted(*_: object) -> None:
 
 
 signal.signal(signal.SIGTERM, interrupted)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 for line in sys.stdin:
     task = json.loads(line)
     word, _, number = task["arguments"]["path"].partition(":")
@@ -26,18 +27,24 @@ for line in sys.stdin:
         say(need=int(number))
         assert json.loads(sys.stdin.readline()) == {}
         say(line="admitted")
-        # Another process that is at work says so; this one ends when it has been seen or not.
-        open_now = Path(os.environ["NOTES"], f"open-{os.getpid()}")
-        open_now.touch()
-        say(line=f"open {len(list(open_now.parent.glob('open-*')))}")
-        time.sleep(0.05)
-        open_now.unlink()
+        signal.sigwait({signal.SIGUSR1})  # until the test has seen whether another goes on, too
     if word == "die":
-        print("out of luck", file=sys.stderr, flush=True)
+        sys.stderr.write("out of luck\n")
+        sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    if word == "hang":
-        time.sleep(600)
-    if word == "fail":
+    while word == "hang":
+        signal.pause()
+    gate = Path(os.environ["NOTES"], "gate")
+    publishes = task["do"] == "publish"
+    if word == "late" and not publishes:
+        gate.read_bytes()  # a FIFO, which "early" closes when it has said that it is done
+    if word == "early" and not publishes:
+        with gate.open("wb"):
+            say(done={"release": None}, resident=0)
+    elif publishes and word != "refuse":
+        release = {"released": True, "repo_id": "me/x", "tag": word}
+        say(done={"release": release}, resident=0)
+    elif word == "fail" or publishes:
         say(error="it failed", exit_code=int(number), resident=0)
     else:
         say(done={"word": word}, resident=0)
