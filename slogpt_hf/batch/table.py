@@ -53,6 +53,8 @@ class Table:
         more = f", {self.failed} failed" if self.failed else ""
         text = f"{self._name(index)}  {said} {outcome.output}".rstrip()
         self._line(f"{text} in {outcome.seconds:.1f} s  [{self.done}/{len(self.names)}{more}]")
+        for row in self._rows.values():  # whoever takes the outcome may print; they are drawn again
+            row.clear()
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -69,15 +71,20 @@ class Table:
     def _row(self, index: int, text: str, total: int, at: int) -> None:
         from tqdm import tqdm
 
+        described = f"{self._name(index)}  {text:<16} "
         row = self._rows.get(index)
         if row is None:
-            row = tqdm(total=0, file=self.progress.stream, leave=False, bar_format=WAITING)
+            row = tqdm(
+                desc=described,
+                total=0,
+                file=self.progress.stream,
+                leave=False,
+                bar_format=WAITING,
+            )
             self._rows[index] = row
-        described = f"{self._name(index)}  {text:<16} "
-        if row.desc != described:
+        elif row.desc != described:
             row.set_description_str(described, refresh=False)
-            row.bar_format, row.total = ROW if total else WAITING, total
-        row.n = min(at, total)
+        row.bar_format, row.total, row.n = (ROW if total else WAITING), total, min(at, total)
         row.refresh()
 
     def _line(self, text: str) -> None:
