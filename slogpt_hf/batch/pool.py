@@ -24,6 +24,7 @@ from slogpt_hf.errors import first_line
 GRACE = 10.0  # seconds that a process has to clean up, before its parent does it for it
 READ_BYTES = 1 << 16
 WORKER = (sys.executable, "-P", "-m", "slogpt_hf.batch.worker")
+MOST_SAID = 4096  # bytes of what a process said before it ended
 MOST_LINE = 64 << 20  # bytes of a message; a record has some kilobytes
 
 
@@ -240,7 +241,7 @@ def _signal(worker: _Worker, number: signal.Signals) -> None:
 def _ended(worker: _Worker) -> dict[str, Any]:
     """The message in place of that of a process which is gone."""
     code = worker.process.returncode
-    worker.errors.seek(0)
+    worker.errors.seek(max(0, worker.errors.seek(0, os.SEEK_END) - MOST_SAID))
     lines = worker.errors.read().decode("utf-8", "replace").strip().splitlines()
     worker.errors.close()
     how = f"with exit code {code}"

@@ -16,7 +16,7 @@ from slogpt_hf.batch.choosing import Chosen
 from slogpt_hf.batch.memory import free_memory
 from slogpt_hf.batch.outcome import Outcome
 from slogpt_hf.batch.pool import Pool, Task
-from slogpt_hf.batch.table import Table
+from slogpt_hf.batch.table import Table, shown
 from slogpt_hf.card.record import RECORD_FILE
 from slogpt_hf.errors import HubError, UsageError
 from slogpt_hf.progress import Progress
@@ -49,7 +49,7 @@ class Batch:
         self.found, self.settings = found, settings
         self.jobs = min(jobs, len(found))
         self.memory = free_memory() if memory is None and jobs > 1 else memory or 0
-        self.table = Table(progress, [_shown(each.path) for each in found])
+        self.table = Table(progress, [shown(str(each.path)) for each in found])
         self.began: dict[int, float] = {}
 
     def convert(self, output: Path) -> Iterator[Outcome]:
@@ -219,8 +219,3 @@ def _processors() -> int:
     has = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("OMP_NUM_THREADS", "")
     return min(has, int(given)) if given.isdecimal() and int(given) else has
-
-
-def _shown(path: Path) -> str:
-    text = str(path)
-    return text if text.isprintable() else ascii(text)[1:-1]

@@ -16,12 +16,17 @@ ROW = "  {desc}{percentage:3.0f}% {bar:20} {elapsed}"
 WAITING = "  {desc}{elapsed}"
 
 
+def shown(text: str) -> str:
+    """Text without characters that a terminal obeys."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 class Table:
     """Shows what the processes of a batch say.
 
     Args:
         progress: where to; nothing is shown if it is quiet.
-        names: of the checkpoints, by index.
+        names: of the checkpoints, by index; shown as they are.
     """
 
     def __init__(self, progress: Progress, names: Sequence[str]) -> None:
@@ -51,7 +56,7 @@ class Table:
             row.close()
         said = f"failed (exit code {outcome.exit_code})" if outcome.exit_code else outcome.status
         more = f", {self.failed} failed" if self.failed else ""
-        text = f"{self._name(index)}  {said} {outcome.output}".rstrip()
+        text = f"{self._name(index)}  {said} {shown(outcome.output)}".rstrip()
         self._line(f"{text} in {outcome.seconds:.1f} s  [{self.done}/{len(self.names)}{more}]")
         for row in self._rows.values():  # whoever takes the outcome may print; they are drawn again
             row.clear()

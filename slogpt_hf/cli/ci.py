@@ -144,14 +144,18 @@ def _key_in(value: str) -> str:
     if not value.startswith("@"):
         return value
     from slogpt_hf.errors import UsageError
+    from slogpt_hf.planning import KEY
 
     try:
         with Path(value[1:]).open("rb") as file:
-            return file.read(MOST_KEY_BYTES).decode("ascii").strip()
-    except (OSError, ValueError) as error:
+            key = file.read(MOST_KEY_BYTES).decode("ascii", "replace").strip()
+    except (OSError, ValueError):
+        key = ""
+    if not KEY.fullmatch(key):
         raise UsageError(
             f"{value[1:]}: holds no key of a checkpoint.", hint="Run the job plan again."
-        ) from error
+        )
+    return key
 
 
 def _ci_at_hand() -> CI:

@@ -27,7 +27,7 @@ def shown(stream: io.StringIO, quiet: bool = False) -> str:
     table.show(0, {"waits": True})
     table.show(1, {"stage": "verify", "total": 8, "at": 2})
     table.show(1, {"stage": "verify", "total": 8, "at": 99})
-    table.end(0, Outcome(NAMES[0], "converted", {}, "out/a", seconds=1.5))
+    table.end(0, Outcome(NAMES[0], "converted", {}, "out/a\x1b[2J", seconds=1.5))
     table.end(1, Outcome(NAMES[1], "failed", {}, "", "broken", 3))
     table.close()
     return stream.getvalue()
@@ -37,7 +37,7 @@ def test_a_log_has_a_line_for_each_thing() -> None:
     lines = shown(io.StringIO()).splitlines()
     assert lines[:2] == [f"{NAMES[0]}: begins", f"{NAMES[0]}: plan: 10 parameters"]
     assert f"{NAMES[0]}: waits for memory" in lines
-    assert lines[-2].split()[1:] == ["converted", "out/a", "in", "1.5", "s", "[1/2]"]
+    assert lines[-2].split()[1:] == ["converted", "out/a\\x1b[2J", "in", "1.5", "s", "[1/2]"]
     assert lines[-1].endswith("failed (exit code 3) in 0.0 s  [2/2, 1 failed]")
     assert not any("\r" in line or "verify" in line for line in lines)
 
