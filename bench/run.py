@@ -281,6 +281,13 @@ def image(folder: Path, size: str, rounds: int) -> Iterator[Row]:
     yield from image_rows(folder, size, rounds)
 
 
+def batch(folder: Path, size: str, rounds: int) -> Iterator[Row]:
+    """What many checkpoints at once count on."""
+    from batch import batch_rows
+
+    yield from batch_rows(folder, size, rounds)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """A part of the table: what makes its rows, for which model, in how many rounds."""
@@ -297,6 +304,7 @@ MEASUREMENTS = {
     "start-up": Measurement(start_up),
     "gate": Measurement(gate, "124M", 3),
     "publishing": Measurement(publishing, rounds=3),
+    "batch": Measurement(batch),
     "image": Measurement(image, rounds=10),
 }
 

@@ -46,12 +46,16 @@ class Progress:
                 bar.update(units)
 
         try:
-            yield advance
+            yield self.advancing(name, total, advance)
         finally:
             if bar is not None:
                 bar.close()
         if bar is None:
             self.line(f"{name:>8}: {_amount(done, unit)} {_pace(done, started, unit)}")
+
+    def advancing(self, name: str, total: int, advance: Advance) -> Advance:
+        """What a stage hands out to be told of progress: ``advance``, or more."""
+        return advance
 
     @contextmanager
     def client_stage(self, name: str, total: int) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from slogpt_hf.build import (
 )
 from slogpt_hf.card import require_card_options
 from slogpt_hf.card.record import Record, read_record
+from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
@@ -74,30 +75,75 @@ def release_checkpoints(
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
     """
-    repo_id = _preflight(settings)
+    repo_id = require_releasable(settings)
     if settings.output and len(checkpoints) > 1:
         raise UsageError("--output takes one checkpoint at a time.", hint="Leave --output out.")
     with hub_of(settings, repo_id, progress.line) as hub:
         for path in checkpoints:
-            checkpoint = open_checkpoint(path, settings)
-            choice = tokenizer_for(checkpoint, settings)
-            found = source or provenance_of(path, checkpoint.files, event)
-            values = _values(checkpoint.facts.step, found.branch, today())
-            _require_names(settings, values)
-            digest = hash_checkpoint(checkpoint, progress)
-            wanted = identity_of(digest, checkpoint, choice, settings)
-            state = read_state(hub, repo_id, _revision(settings, values))
-            tag, required = _tag(settings, values), settings.require_witness
-            if published := published_release(hub, state, wanted, tag, required):
-                yield published
-                continue
-            _require_publishable(hub, state, settings, tag)
             with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
                 folder = Path(settings.output or Path(temporary, "artefact"))
-                with staged_folder(folder) as work:
-                    build_artefact(checkpoint, choice, digest, work, settings, found, progress)
-                published = _publish(hub, folder, settings, state, progress)
-            yield published
+                found = _built(hub, path, folder, settings, progress, source, event)
+                if isinstance(found, RepoState):
+                    found = _publish(hub, folder, settings, found, progress)
+            yield found
+
+
+def build_unless_released(
+    checkpoint: Path,
+    folder: Path,
+    settings: Settings,
+    progress: Progress = SILENT,
+    source: Provenance | None = None,
+    event: Event | None = None,
+    before: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Release | None:
+    """The first half of a release: the proven artefact, for ``push``; or the release, if there is.
+
+    Args:
+        checkpoint: file that the trainer saved.
+        folder: of the artefact; it appears only when whole and proven.
+        settings: as for ``release_checkpoints``.
+        progress: told what happens.
+        source: where the checkpoint comes from; by default the git repository around it.
+        event: of the CI at hand.
+        before: called before the conversion.
+
+    Raises:
+        SloGPTError: as ``release_checkpoints`` does.
+    """
+    repo_id = require_releasable(settings)
+    with hub_of(settings, repo_id, progress.line) as hub:
+        found = _built(hub, checkpoint, folder, settings, progress, source, event, before)
+    return found if isinstance(found, Release) else None
+
+
+def _built(
+    hub: Hub,
+    path: Path,
+    folder: Path,
+    settings: Settings,
+    progress: Progress,
+    source: Provenance | None,
+    event: Event | None,
+    before: Callable[[Checkpoint], None] = lambda checkpoint: None,
+) -> Release | RepoState:
+    """The release of a checkpoint; or the hub's state, if there is none and ``folder`` is made."""
+    checkpoint = open_checkpoint(path, settings)
+    choice = tokenizer_for(checkpoint, settings)
+    found = source or provenance_of(path, checkpoint.files, event)
+    values = _values(checkpoint.facts.step, found.branch, today())
+    _require_names(settings, values)
+    digest = hash_checkpoint(checkpoint, progress)
+    wanted = identity_of(digest, checkpoint, choice, settings)
+    state = read_state(hub, settings.repo_id or "", _revision(settings, values))
+    tag = _tag(settings, values)
+    if published := published_release(hub, state, wanted, tag, settings.require_witness):
+        return published
+    _require_publishable(hub, state, settings, tag)
+    before(checkpoint)
+    with staged_folder(folder) as work:
+        build_artefact(checkpoint, choice, digest, work, settings, found, progress)
+    return state
 
 
 def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Release:
@@ -110,7 +156,7 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
     """
-    repo_id = _preflight(settings)
+    repo_id = require_releasable(settings)
     record = read_record(artefact)
     require_unchanged(artefact, record, OVERLAPPED_BYTES)
     require_level(stated(record["parity"]), settings.require_witness, artefact, again=True)
@@ -188,8 +234,12 @@ def _publish_behind(
     return Release(True, state.repo_id, version, tag, commit, branch, hub.shown_endpoint, record)
 
 
-def _preflight(settings: Settings) -> str:
-    """Find what cannot be meant before anything takes long; the repository to release to."""
+def require_releasable(settings: Settings) -> str:
+    """The repository to release to; finds what cannot be meant before anything takes long.
+
+    Raises:
+        UsageError: there is no ``repo_id``, or a setting cannot be meant.
+    """
     if settings.repo_id is None:
         raise UsageError("No repository is named.", hint="Pass --repo-id NAMESPACE/NAME.")
     require_card_options(settings.license, settings.languages, settings.template)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slogpt_hf.ci.detect import CI
     from slogpt_hf.ci.outcome import Outcome
 
+MOST_KEY_BYTES = 64
 JOBS = ("all", "plan", "prove", "publish")
 
 
@@ -51,7 +52,9 @@ _job_option = click.option(
     "--candidate",
     metavar="KEY",
     envvar="ACTION_CANDIDATE",
-    help="Of the job prove: the key of its checkpoint, from the matrix of the job plan.",
+    callback=lambda context, option, value: _key_in(value) if value else value,
+    help="Of the job prove: the key of its checkpoint, from the matrix of the job plan; or @FILE, "
+    "which holds it.",
 )
 @click.option(
     "--artefacts",
@@ -134,6 +137,25 @@ def _report(folder: Path, job: str, with_comment: bool) -> None:
         annotated=annotated,
         with_comment=with_comment,
     )
+
+
+def _key_in(value: str) -> str:
+    """A key, or what is in the file that ``@`` stands before."""
+    if not value.startswith("@"):
+        return value
+    from slogpt_hf.errors import UsageError
+    from slogpt_hf.planning import KEY
+
+    try:
+        with Path(value[1:]).open("rb") as file:
+            key = file.read(MOST_KEY_BYTES).decode("ascii", "replace").strip()
+    except (OSError, ValueError):
+        key = ""
+    if not KEY.fullmatch(key):
+        raise UsageError(
+            f"{value[1:]}: holds no key of a checkpoint.", hint="Run the job plan again."
+        )
+    return key
 
 
 def _ci_at_hand() -> CI:

@@ -26,18 +26,44 @@ if TYPE_CHECKING:
 
 COLUMNS = ("checkpoint", "branch", "commit", "size", "sha256", "release", "why")
 SHORT = 12  # digits of a digest or of a commit's id
+ENGINES = ("github", "gitlab", "kubernetes")
+MATRIX = "--matrix"
+
+
+class _Plan(click.Command):
+    """Takes ``--matrix`` without an engine for GitHub's, whatever stands behind it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, after saying whose matrix is meant."""
+        end = args.index("--") if "--" in args else len(args)
+        args = [
+            f"{MATRIX}={ENGINES[0]}"
+            if each == MATRIX and n < end and args[n + 1 : n + 2] not in [[e] for e in ENGINES]
+            else each
+            for n, each in enumerate(args)
+        ]
+        return super().parse_args(ctx, args)
 
 
 @click.command(
-    "plan", epilog="Example: slogpt-hf plan --checkpoints 'out/**/ckpt*.pt' --repo-id me/my-model"
+    "plan",
+    cls=_Plan,
+    epilog="Example: slogpt-hf plan --checkpoints 'out/**/ckpt*.pt' --repo-id me/my-model",
 )
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @settings_options(*WATCH, *HUB, "revision", "base")
 @json_option
-@click.option("--matrix", "as_matrix", is_flag=True, help="Print a job matrix, one line of JSON.")
+@click.option(
+    MATRIX,
+    "engine",
+    type=click.Choice(ENGINES),
+    metavar="[ENGINE]",
+    help="Print the jobs for an engine: github (a job matrix, one line of JSON; the default), "
+    "gitlab (a child pipeline) or kubernetes (an Indexed Job).",
+)
 @quiet_option
 def command(
-    sources: tuple[str, ...], as_json: bool, as_matrix: bool, quiet: bool, **flags: Any
+    sources: tuple[str, ...], as_json: bool, engine: str | None, quiet: bool, **flags: Any
 ) -> None:
     """Show which checkpoints are new, and would be released.
 
@@ -48,21 +74,41 @@ def command(
     from slogpt_hf.planning import MOST_JOBS, plan_releases
     from slogpt_hf.watch.sources import sources_of
 
-    if as_json and as_matrix:
+    if as_json and engine:
         raise UsageError("--json and --matrix are both given.", hint="Leave one of them out.")
     settings = merged(flags)
     progress = progress_for(quiet)
-    plan = plan_releases(sources or sources_of(settings), settings, event_at_hand(), progress)
+    event, named = event_at_hand(), sources or sources_of(settings)
+    plan = plan_releases(named, settings, event, progress)
     if as_json:
         print_json(plan.to_dict())
-    elif as_matrix:
+    elif engine == "github":
         print_json(plan.matrix(), indent=None)
         if (left := len(plan.wanted) - MOST_JOBS) > 0:
             progress.line(f"    plan: {left} more than a matrix holds; the next run takes them.")
+    elif engine:
+        from slogpt_hf import fan_out
+
+        publish = not (event and event.is_pull_request)
+        if engine == "gitlab":
+            _print_yaml([fan_out.gitlab(plan, settings, publish=publish)])
+        else:
+            _print_yaml(fan_out.kubernetes(plan, settings, named))
     elif not plan.decisions:
         click.echo("No checkpoints were found.")
     else:
         print_columns([COLUMNS, *map(row_of, plan.decisions)])
+
+
+def _print_yaml(documents: Sequence[dict[str, Any]]) -> None:
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:  # not every reader knows them
+            return True
+
+    options: dict[str, Any] = {"sort_keys": False, "explicit_start": len(documents) > 1}
+    click.echo(yaml.dump_all(documents, Dumper=Plain, width=1000, **options), nl=False)
 
 
 def row_of(decision: Decision) -> Sequence[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from slogpt_hf.cli import printable
+from slogpt_hf.cli.batch import batch_options, handed_on, memory_bytes, tell_outcomes
 from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
@@ -27,6 +28,7 @@ from slogpt_hf.cli.options import (
     quiet_option,
     settings_options,
 )
+from slogpt_hf.settings import Settings
 
 if TYPE_CHECKING:
     from slogpt_hf.release import Release
@@ -37,33 +39,63 @@ if TYPE_CHECKING:
     epilog="Example: slogpt-hf release out/ckpt.pt --dataset shakespeare --repo-id me/my-model "
     "--hub ./hub",
 )
-@click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
+@click.argument("paths", nargs=-1, required=True, metavar="CHECKPOINT...")
 @settings_options(*HUB, *RELEASE, *SIGNING, *FIELDS, *VOCABULARY, *CONVERSION, *CARD, "output")
+@settings_options("checkpoints")
+@batch_options
 @json_option
 @quiet_option
-def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> None:
+def command(
+    paths: tuple[str, ...],
+    jobs: int,
+    memory: str | None,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> int:
     """Convert checkpoints, prove what each computes, and publish it.
 
     Each release is one commit and one tag. A checkpoint that is not proven is never published; one
     that was released before is found and left as it is. It is proven equal to the trainer's own
     model where a witness of that is there (--reference, recorded logits), else to the model of its
     family as slogpt-hf knows it; the release says to which, and what was assumed.
+
+    A CHECKPOINT is a file, a folder of a checkpoint or of several, or a glob. Of several, one that
+    fails keeps none of the others, and they are published in their order.
     """
+    from slogpt_hf.batch import chosen
+
+    settings, budget = merged(flags), memory_bytes(memory)
+    if (found := chosen(paths, settings.checkpoints)) is None:
+        _release(Path(paths[0]), settings, as_json, quiet)
+        return 0
+    from slogpt_hf.batch.running import Batch
+    from slogpt_hf.release import Release, require_releasable
+
+    require_releasable(settings)
+    settings, environment = handed_on(settings)
+    batch = Batch(found, settings, jobs, budget, progress_for(quiet))
+    return tell_outcomes(
+        batch.release(environment),
+        as_json,
+        [each.name for each in fields(Release)],
+        lambda outcome: print_release(Release(**outcome.facts), settings.hub),
+    )
+
+
+def _release(path: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
     from slogpt_hf.release import release_checkpoints
 
-    settings, done = merged(flags), []
+    done = []
     try:
         for result in release_checkpoints(
-            [Path(path) for path in checkpoints],
-            settings,
-            progress_for(quiet),
-            event=event_at_hand(),
+            [path], settings, progress_for(quiet), event=event_at_hand()
         ):
             done.append(asdict(result))
             if not as_json:
                 print_release(result, settings.hub)
     finally:
-        # What is published is said, whatever became of the next checkpoint.
+        # What is published is said, whatever ends the command.
         if as_json:
             print_json(done)
 

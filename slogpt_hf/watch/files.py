@@ -33,7 +33,7 @@ def file_candidates(
     Raises:
         UsageError: a path is not there, or cannot be read.
     """
-    found = {path.absolute(): path for pattern in patterns for path in _paths(pattern)}
+    found = {path.absolute(): path for pattern in patterns for path in paths_of(pattern)}
     if base is not None:
         found.pop(base.absolute(), None)  # it is no adapter
     candidates = [_candidate(path, event, base) for path in found.values()]
@@ -111,7 +111,12 @@ def _content(file: Path) -> Content:
         ) from error
 
 
-def _paths(pattern: str) -> Iterator[Path]:
+def paths_of(pattern: str) -> Iterator[Path]:
+    """The checkpoints that a path or glob stands for, as ``file_candidates`` takes them.
+
+    Raises:
+        UsageError: a path is not there, or a folder cannot be read.
+    """
     path = Path(pattern)
     if not is_glob(pattern) or path.exists():
         if not path.exists():

@@ -236,4 +236,5 @@ def test_json_tells_what_was_published_before_an_error(
         "--hub", tmp_path / "hub", "--dataset", characters,
     )  # fmt: skip
     assert outcome.code == 2
-    assert [done["tag"] for done in outcome.json] == ["v1.0.0"]
+    assert [done["tag"] for done in outcome.json] == ["v1.0.0", None]
+    assert outcome.json[1]["checkpoint"] == str(tmp_path / "missing.pt")

@@ -392,7 +392,8 @@ def test_a_failure_keeps_the_releases_before_it(
     outcome = release(slo_checkpoint(**SMALL), tmp_path / "broken.pt", *options)
     assert outcome.code == 3
     if options:
-        assert [result["tag"] for result in outcome.json] == ["v1.0.0"]
+        assert [result["tag"] for result in outcome.json] == ["v1.0.0", None]
+        assert outcome.json[1]["exit_code"] == 3 and "is empty" in outcome.json[1]["error"]
     else:
         assert f"Released {REPO} 1.0.0" in outcome.out
     assert set(view()[REPO].tags) == {"v1.0.0"}

@@ -227,3 +227,17 @@ def test_hub_folder_serves_as_the_hub(
         assert ran.code == 0, ran.err
     with serve(tmp_path / "own-hub") as running:
         assert tags(running) == ["v1.0.0"]
+
+
+def test_a_candidate_may_stand_in_a_file(tmp_path: Path) -> None:
+    from slogpt_hf.cli.ci import _key_in
+    from slogpt_hf.errors import UsageError
+
+    (tmp_path / "0").write_text("0123abcd-2\n")
+    assert _key_in(f"@{tmp_path}/0") == "0123abcd-2"
+    assert _key_in("0123abcd") == "0123abcd"
+    (tmp_path / "1").write_text("secret = 'x'\n")
+    for name in ("1", "missing"):
+        with pytest.raises(UsageError, match="holds no key") as caught:
+            _key_in(f"@{tmp_path}/{name}")
+        assert "secret" not in str(caught.value)

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from slogpt_hf import planning
@@ -68,6 +69,35 @@ def test_a_matrix_is_one_line(plan: Callable[..., Result], monkeypatch: pytest.M
     result = plan("--matrix")
     assert len(json.loads(result.stdout)["include"]) == 1
     assert "1 more than a matrix holds" in result.stderr
+
+
+def test_a_matrix_is_githubs_whatever_stands_behind_it(plan: Callable[..., Result]) -> None:
+    (line,) = plan("--matrix", "b/ckpt.pt").stdout.splitlines()
+    assert [job["name"] for job in json.loads(line)["include"]] == ["b/ckpt.pt"]
+    assert plan("--matrix", "github", "b/ckpt.pt").stdout.splitlines() == [line]
+    assert plan("--matrix=github", "--", "b/ckpt.pt").stdout.splitlines() == [line]
+    assert plan("--matrix=jenkins").exit_code == 2
+    folder = plan("b/*.pt", "--quiet", "--", "--matrix")
+    assert "--matrix: no such checkpoint" in str(folder.exception)
+
+
+def test_a_child_pipeline_of_gitlab(plan: Callable[..., Result]) -> None:
+    pipeline = yaml.safe_load(plan("--matrix", "gitlab").stdout)
+    [matrix] = pipeline["slogpt-hf prove 1"]["parallel"]["matrix"]
+    assert len(matrix["CANDIDATE"]) == 2
+    assert "slogpt-hf publish" in pipeline
+    assert "SLOGPT_HUB" not in pipeline["variables"]
+    event = Event("push", branch="topic", is_pull_request=True)
+    assert "slogpt-hf publish" not in yaml.safe_load(plan("--matrix", "gitlab", event=event).stdout)
+
+
+def test_an_indexed_job_of_kubernetes(plan: Callable[..., Result], tmp_path: Path) -> None:
+    assert "a pod cannot see it" in str(plan("--matrix", "kubernetes").exception)
+    url = tmp_path.as_uri().replace(str(tmp_path), str(Path.cwd()) + "/.git")
+    result = plan("--matrix", "kubernetes", url)
+    config, job = yaml.safe_load_all(result.stdout)
+    assert job["spec"]["completions"] == len(config["data"]) == 2
+    assert "&id" not in result.stdout
 
 
 def test_nothing_is_found(plan: Callable[..., Result]) -> None:
