@@ -57,7 +57,7 @@ class Settings:
     tokenizer: str | None = _setting(
         None,
         "Tokenizer of a model without a character vocabulary: a tokenizer.model or "
-        "tokenizer.bin, a folder or a Hub repository.",
+        "tokenizer.bin, a folder or a Hub repository; none releases the model alone.",
     )
     unknown: str = _setting(
         "error", "What the tokenizer does with an unknown character: error, or a character."

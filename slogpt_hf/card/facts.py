@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from slogpt_hf.card.proof import report_from
-from slogpt_hf.card.record import PICTURES
+from slogpt_hf.card.record import PICTURES, has_tokenizer_in
 from slogpt_hf.checkpoints import Spec
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.parity import ParityReport
@@ -232,7 +232,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             tag=record["tag"],
             version=record["version"],
             sample=Sample(record["sample"]) if record["sample"] else None,
-            tokenizer=tokenizer and _tokenizer(tokenizer),
+            tokenizer=_tokenizer(tokenizer) if has_tokenizer_in(record) else None,
             dataset_id=record.get("dataset_id"),
             profile=source.get("profile", {}),
             quantisation=source.get("quantisation"),

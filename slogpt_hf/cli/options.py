@@ -29,7 +29,7 @@ METAVARS = {
     "repo_id": "NS/NAME",
     "hub": "DIR",
     "dataset": "NAME|PATH",
-    "tokenizer": "PATH|REPO",
+    "tokenizer": "PATH|REPO|none",
     "unknown": "error|CHAR",
     "set": "NAME=VALUE",
     "base": "CHECKPOINT",

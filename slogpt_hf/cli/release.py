@@ -70,6 +70,7 @@ def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: A
 
 def print_release(result: Release, hub: str | None) -> None:
     """Say what a release did and how to load it."""
+    from slogpt_hf.card.record import has_tokenizer_in
     from slogpt_hf.parity.claims import claim
     from slogpt_hf.parity.stated import stated
 
@@ -91,7 +92,8 @@ def print_release(result: Release, hub: str | None) -> None:
     arguments = f'"{result.repo_id}", revision="{result.tag}"'
     if result.record["model"]["remote_code"]:
         arguments += ", trust_remote_code=True"
-    for loader in ("AutoTokenizer", "AutoModelForCausalLM"):
+    tokenizer = ("AutoTokenizer",) if has_tokenizer_in(result.record) else ()
+    for loader in (*tokenizer, "AutoModelForCausalLM"):
         click.echo(f"  {loader}.from_pretrained({arguments})")
 
 

@@ -31,18 +31,19 @@ if TYPE_CHECKING:
 
 # What llama2.c calls its tokenizers; run.c's export knows less than what it was exported from.
 PIECES_FILES = ("tokenizer.model", "tokenizer.bin")
+NO_TOKENIZER = "none"  # what --tokenizer says for a model whose ids stand for no text
 
 
 @dataclass(frozen=True)
 class TokenizerChoice:
-    """A character vocabulary, scored pieces or an existing tokenizer; at most one of the three.
+    """A character vocabulary, scored pieces, an existing tokenizer, or none of the three.
 
     Attributes:
         vocabulary: the characters.
         pieces: those of a sentencepiece model or of llama2.c's export of one.
         source: file of the pieces, or folder or Hub repository of an existing tokenizer.
         files: the tokenizer's files for the artefact, name to content; none for characters.
-        dataset: folder of the dataset, for real text; None without one.
+        dataset: folder of the dataset, for real text and ids; None without one.
         unknown: what an unknown character does: ``error`` or the character it becomes.
         loaded: the existing tokenizer.
     """
@@ -77,6 +78,8 @@ class TokenizerChoice:
 
     def facts(self, folder: Path) -> dict[str, Any]:
         """What the release record says of the tokenizer written into ``folder``."""
+        if self.kind == NO_TOKENIZER:
+            return {"kind": NO_TOKENIZER, "sha256": None}
         digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
         facts: dict[str, Any] = {"kind": self.kind, "sha256": digest}
         if self.vocabulary is not None:
@@ -109,15 +112,19 @@ class TokenizerChoice:
 
     @cached_property
     def corpus(self) -> Corpus | None:
-        """The dataset's text, as it is when it is first asked for; None without one."""
+        """The dataset's text, as it is when it is first asked for; None if nothing encodes it."""
+        if self.kind == NO_TOKENIZER:
+            return None
         return corpus_in(self.dataset, self.vocabulary.ids.keys() if self.vocabulary else None)
 
     @property
     def kind(self) -> str:
-        """What it is, for the record: characters, sentencepiece or existing."""
+        """What it is, for the record: characters, sentencepiece, existing or none."""
         if self.vocabulary is not None:
             return "characters"
-        return "existing" if self.pieces is None else "sentencepiece"
+        if self.pieces is not None:
+            return "sentencepiece"
+        return NO_TOKENIZER if self.loaded is None else "existing"
 
     @cached_property
     def size(self) -> int:
@@ -168,20 +175,24 @@ def choose_tokenizer(
 ) -> TokenizerChoice:
     """Find the vocabulary of a checkpoint.
 
-    In this order: ``tokenizer`` (a ``dataset`` then gives real text alone); ``dataset``; the
-    checkpoint itself; for llama2.c, a ``tokenizer.model`` or ``tokenizer.bin`` beside it with as
-    many pieces as the model has rows; ``meta.pkl`` beside it; the dataset that the trainer
-    recorded, below the current folder or a parent of the checkpoint's.
+    In this order: ``tokenizer`` (a ``dataset`` then gives real text alone; ``none`` is a model
+    without a vocabulary, of which a dataset gives ids); ``dataset``; the checkpoint itself; for
+    llama2.c, a ``tokenizer.model`` or ``tokenizer.bin`` beside it with as many pieces as the model
+    has rows; ``meta.pkl`` beside it; the dataset that the trainer recorded, below the current
+    folder or a parent of the checkpoint's.
 
     Raises:
         UsageError: none is found, and the message names the option that gives one; or the
-            vocabulary does not have ``unknown``.
+            vocabulary does not have ``unknown``, or there is none and it is asked for.
         CheckpointError: it cannot be read or does not fit the model.
     """
     if tokenizer is not None:
         folder = find_text(dataset, root or Path()) if dataset else None
-        file = _pieces_file(Path(tokenizer))
-        if file is not None:
+        file = None if tokenizer == NO_TOKENIZER else _pieces_file(Path(tokenizer))
+        if tokenizer == NO_TOKENIZER:
+            _require_no_words(unknown)
+            choice = TokenizerChoice(dataset=folder)
+        elif file is not None:
             pieces = read_pieces(file)
             _require_fit(checkpoint, pieces.size, str(file), allow_spare_ids, "--tokenizer")
             choice = replace(_choice_of(pieces, checkpoint), dataset=folder)
@@ -215,6 +226,14 @@ def choose_tokenizer(
     require_entry(vocabulary, unknown)
     choice = TokenizerChoice(vocabulary, dataset=meta.parent if meta else None, unknown=unknown)
     return _with_known_ids(choice, vocabulary.size, checkpoint)
+
+
+def _require_no_words(unknown: str) -> None:
+    if unknown != "error":
+        raise UsageError(
+            f"--tokenizer none: without a vocabulary no character can become {unknown[:40]!r}.",
+            hint="Leave --unknown out; of a folder that is called none, write ./none.",
+        )
 
 
 def _recorded(checkpoint: Checkpoint, root: Path) -> Iterator[Path]:
