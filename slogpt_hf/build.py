@@ -139,7 +139,7 @@ def build_artefact(
         GateInvalidError: the proof would not have caught a fault.
     """
     checkpoint.require_unchanged()
-    conversion = plan_conversion(checkpoint, settings.dtype)
+    conversion = plan_conversion(checkpoint, settings.dtype, choice.special)
     # Before anything takes long.
     require_reference(settings.reference)
     if not witness_in_sight(checkpoint, settings.reference):
@@ -254,6 +254,7 @@ def tokenizer_for(checkpoint: Checkpoint, settings: Settings) -> TokenizerChoice
         dataset=settings.dataset,
         tokenizer=settings.tokenizer,
         unknown=settings.unknown,
+        special=settings.special_roles,
         allow_spare_ids=settings.allow_spare_ids,
     )
 
@@ -292,7 +293,7 @@ def identity_of(
     what of the function earlier versions did not know: what they released as another function is
     not released yet.
     """
-    conversion = plan_conversion(checkpoint, settings.dtype)
+    conversion = plan_conversion(checkpoint, settings.dtype, choice.special)
     shapes = conversion.plan.target_shapes(checkpoint.tensors.shapes)
     shards = shards_for(shapes, conversion.dtype, settings.max_shard_bytes)
     shape: dict[str, Any] = {

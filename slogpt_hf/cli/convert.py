@@ -12,6 +12,7 @@ from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
     FIELDS,
+    VOCABULARY,
     event_at_hand,
     json_option,
     merged,
@@ -29,7 +30,7 @@ from slogpt_hf.cli.options import (
 @click.argument("dataset")
 @click.argument("model")
 @click.argument("output")
-@settings_options(*FIELDS, "tokenizer", "unknown", "allow_spare_ids", *CONVERSION, *CARD)
+@settings_options(*FIELDS, *VOCABULARY[1:], *CONVERSION, *CARD)
 @json_option
 @quiet_option
 def command(

@@ -82,6 +82,33 @@ class PairsToHalves:
         return halves.transpose(1, 2).reshape(tensor.shape)
 
 
+@dataclass(frozen=True)
+class AppendRows:
+    """Rows of zeros behind those of a table: ids that the original does not have.
+
+    The inverse is one for tables that end in these zeros.
+
+    Attributes:
+        n_rows: how many.
+    """
+
+    n_rows: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """More rows."""
+        return (shape[0] + self.n_rows, *shape[1:])
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """A copy with more rows."""
+        import torch
+
+        return torch.cat((tensor, tensor.new_zeros((self.n_rows, *tensor.shape[1:]))))
+
+    def inverse(self, tensor: Tensor) -> Tensor:
+        """A view of the rows that were there."""
+        return tensor[: len(tensor) - self.n_rows]
+
+
 def merged(weight: Tensor, adapter: Adapter, tensors: Mapping[str, Tensor]) -> Tensor:
     """The one matrix that computes what a weight and its adapter compute together.
 

@@ -72,7 +72,7 @@ def plant_norm_fault(patch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
     wrong = replace(targets.LLAMA, block=swapped_norms(targets.LLAMA))
-    patch.setitem(targets.NATIVE, ("rotary", "rmsnorm", "gated", True), wrong)
+    patch.setitem(targets.NATIVE, ("rotary", "rmsnorm", "gated"), (wrong,))
 
 
 HIDDEN = {"biases not permuted": plant_bias_fault, "norms swapped": plant_norm_fault}
