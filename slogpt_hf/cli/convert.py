@@ -21,6 +21,7 @@ from slogpt_hf.cli.options import (
     quiet_option,
     settings_options,
 )
+from slogpt_hf.settings import Settings
 
 
 @click.command(
@@ -44,10 +45,14 @@ def command(
     model, or what slogpt-hf knows of the family and assumes.
     """
     from slogpt_hf.build import convert
+    from slogpt_hf.libraries import missing
     from slogpt_hf.parity.claims import claim
     from slogpt_hf.parity.stated import stated
 
     settings = merged(flags | ({} if dataset == "-" else {"dataset": dataset}))
+    if missing():
+        _unproven(model, output, settings, as_json, quiet)
+        return
     record = convert(
         Path(model), Path(output), settings, progress_for(quiet), event=event_at_hand()
     )
@@ -56,3 +61,16 @@ def command(
     else:
         words = printable(claim(stated(record["parity"])))
         click.echo(f"{output}: {record['model']['target_class']}, made of {model}, {words}")
+
+
+def _unproven(model: str, output: str, settings: Settings, as_json: bool, quiet: bool) -> None:
+    from slogpt_hf.libraries import TO_PROVE
+    from slogpt_hf.unproven import convert_unproven
+
+    made = convert_unproven(Path(model), Path(output), settings, progress_for(quiet))
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        click.echo(f"{output}: {made.target_class}, made of {model}")
+    absent = ", ".join(made.missing)
+    click.echo(f"NOT PROVEN, and not to be published: {absent} not installed. {TO_PROVE}", err=True)

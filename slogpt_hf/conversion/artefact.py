@@ -7,10 +7,12 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.conversion.configs import impossible
+from slogpt_hf.conversion.plain_writer import write_weights_plain
 from slogpt_hf.conversion.plan import Plan
 from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
 from slogpt_hf.conversion.targets import Target, config_for, holds_stack, plan_for, target_for
@@ -104,7 +106,8 @@ def write_model(
         CheckpointError: a weight is NaN or infinite, or the plan does not fit the checkpoint.
     """
     target = conversion.target
-    write_weights(
+    write = write_weights if find_spec("torch") else write_weights_plain
+    write(
         conversion.plan,
         checkpoint.tensors,
         folder,
@@ -114,7 +117,8 @@ def write_model(
     )
     special = conversion.special
     config = config_for(checkpoint.spec, target, conversion.dtype, special)
-    written_for = {"transformers_version": installed()["transformers"]}
+    here = installed().get("transformers")
+    written_for = {"transformers_version": here} if here else {}
     _write_json(folder / "config.json", config | written_for)
     token_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     never = {"suppress_tokens": list(special.appended)} if special.appended else {}
