@@ -17,8 +17,8 @@ from slogpt_hf.settings import Settings
 
 NOTE_FILE = "NOT-PROVEN.txt"
 NOTE = (
-    "This model was converted by slogpt-hf where {absent} could not be imported, so nothing has "
-    "shown that it\ncomputes what the original computes. slogpt-hf does not publish it. {remedy}\n"
+    "This model was converted by slogpt-hf without {absent}, so nothing has shown that it\n"
+    "computes what the original computes. slogpt-hf does not publish it. {remedy}\n"
 )
 
 
@@ -85,7 +85,7 @@ def convert_unproven(
             )
         choice.write(folder, checkpoint)
         checkpoint.require_unchanged()
-        note = NOTE.format(absent=" and ".join(absent), remedy=TO_PROVE)
+        note = NOTE.format(absent=", ".join(absent), remedy=TO_PROVE)
         (folder / NOTE_FILE).write_text(note, encoding="utf-8")
     return Unproven(
         str(output), artefact.target_class, artefact.dtype, artefact.n_parameters, absent

@@ -80,6 +80,19 @@ def test_what_was_not_proven_is_published_by_no_install(
     assert not list(hub.glob("**/refs/tags/*"))
 
 
+def test_what_was_proven_elsewhere_is_published(minimal: Any, tmp_path: Path) -> None:
+    out, hub = tmp_path / "out", tmp_path / "hub"
+    arguments = ["convert-model", str(MODERN), str(MODERN / "ckpt.pt"), str(out), "--quiet"]
+    assert run(arguments) == 0
+    assert "Converted by" in minimal("card", out).stdout
+    pushed = minimal("push", out, "--repo-id", "me/x", "--hub", hub)
+    assert pushed.returncode == 0 and "Released me/x 1.0.0" in pushed.stdout
+    # What changed since it was proven is not.
+    (out / "config.json").write_text("{}")
+    refused = minimal("push", out, "--repo-id", "me/y", "--hub", hub)
+    assert refused.returncode == 4 and "changed since" in refused.stderr
+
+
 @pytest.mark.parametrize(
     "option", [("--require-witness", "witnessed"), ("--reference", "auto")], ids=" ".join
 )
