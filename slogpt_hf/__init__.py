@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from slogpt_hf.recorded import record_parity
     from slogpt_hf.release import Release, push, release_checkpoints
     from slogpt_hf.settings import Settings
+    from slogpt_hf.simple_tokenizer import SimpleCharTokenizer
 
 __all__ = [
     "Release",
     "Settings",
+    "SimpleCharTokenizer",
     "__version__",
     "convert",
     "inspect_checkpoint",
@@ -39,6 +41,7 @@ __all__ = [
 _HOMES = {
     "Release": "release",
     "Settings": "settings",
+    "SimpleCharTokenizer": "simple_tokenizer",
     "convert": "build",
     "inspect_checkpoint": "inspection",
     "push": "release",

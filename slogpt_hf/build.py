@@ -32,6 +32,7 @@ from slogpt_hf.errors import (
     UsageError,
 )
 from slogpt_hf.files import sha256_of, staged_folder, write_atomically
+from slogpt_hf.libraries import require_proving
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.parity.claims import NOT_EQUAL
 from slogpt_hf.parity.reference_name import require_reference
@@ -107,6 +108,7 @@ def verify(
         UsageError: one of the paths is not what it should be, or untrusted code is needed.
         CheckpointError: one of the two cannot be read.
     """
+    require_proving("verify")
     checkpoint = open_checkpoint(checkpoint_path, settings)
     require_reference(settings.reference)
     try:
@@ -138,8 +140,9 @@ def build_artefact(
             it was proven, or the proof rests on less than ``require_witness`` asks for.
         GateInvalidError: the proof would not have caught a fault.
     """
+    require_proving(f"{checkpoint.path}: proving a model")
     checkpoint.require_unchanged()
-    conversion = plan_conversion(checkpoint, settings.dtype)
+    conversion = plan_conversion(checkpoint, settings.dtype, choice.special)
     # Before anything takes long.
     require_reference(settings.reference)
     if not witness_in_sight(checkpoint, settings.reference):
@@ -254,6 +257,7 @@ def tokenizer_for(checkpoint: Checkpoint, settings: Settings) -> TokenizerChoice
         dataset=settings.dataset,
         tokenizer=settings.tokenizer,
         unknown=settings.unknown,
+        special=settings.special_roles,
         allow_spare_ids=settings.allow_spare_ids,
     )
 
@@ -292,7 +296,7 @@ def identity_of(
     what of the function earlier versions did not know: what they released as another function is
     not released yet.
     """
-    conversion = plan_conversion(checkpoint, settings.dtype)
+    conversion = plan_conversion(checkpoint, settings.dtype, choice.special)
     shapes = conversion.plan.target_shapes(checkpoint.tensors.shapes)
     shards = shards_for(shapes, conversion.dtype, settings.max_shard_bytes)
     shape: dict[str, Any] = {

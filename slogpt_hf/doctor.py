@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from slogpt_hf.hub.credentials import LOGIN, NO_IDENTITY, NONE, source_of
+from slogpt_hf.libraries import TO_PROVE, missing
 from slogpt_hf.progress import human_bytes
 from slogpt_hf.settings import load_settings
 
@@ -43,7 +44,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at Python, the packages, git, credentials, folders and disk."""
-    return [_python(), *_packages(), _git(), _token(), _home(), _disk()]
+    return [_python(), *_packages(), _abilities(), _git(), _token(), _home(), _disk()]
 
 
 def _python() -> Finding:
@@ -71,6 +72,15 @@ def _packages() -> list[Finding]:
         ok = requirement.specifier.contains(found, prereleases=True)
         findings.append(Finding(requirement.name, found, ok, True, advice))
     return findings
+
+
+def _abilities() -> Finding:
+    """What this install can do: all of it, or what takes no torch."""
+    if not missing():
+        return Finding("this install", "proves and releases", True, False)
+    can = "inspects, plans, lists and checks releases, converts without a proof"
+    advice = f"It cannot prove, nor release. {TO_PROVE}"
+    return Finding("this install", can, False, False, advice)
 
 
 def _git() -> Finding:

@@ -12,6 +12,7 @@ from slogpt_hf.checkpoints.unknown import Unknown
 from slogpt_hf.conversion import plan_conversion
 from slogpt_hf.errors import SloGPTError
 from slogpt_hf.settings import Settings
+from slogpt_hf.tokenizers.choice import NO_TOKENIZER
 
 
 def inspect_checkpoint(path: Path, settings: Settings | None = None) -> dict[str, Any]:
@@ -67,4 +68,6 @@ def _vocabulary(checkpoint: Any, settings: Settings) -> str:
         return f"none that fits: {error.message.removeprefix(f'{checkpoint.path}: ')}"
     if choice.vocabulary is not None:
         return f"characters from {choice.vocabulary.source}"
+    if choice.kind == NO_TOKENIZER:
+        return "no tokenizer, as asked for"
     return f"the tokenizer {choice.source}"

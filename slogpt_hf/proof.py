@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -81,7 +82,7 @@ def _tokenizer_report(
     check = partial(
         check_choice,
         folder,
-        rows=checkpoint.spec.vocab_size,
+        rows=_rows(folder, checkpoint),
         model_max_length=checkpoint.spec.block_size,
         trust_remote_code=trust_remote_code,
     )
@@ -96,6 +97,16 @@ def _tokenizer_report(
         # Nobody asked for the dataset that lies beside the vocabulary.
         found = check(replace(choice, dataset=None))
         return replace(found, corpus="the vocabulary; the dataset beside it cannot be read")
+
+
+def _rows(folder: Path, checkpoint: Checkpoint) -> int:
+    """Ids of the artefact's model: with what was appended, of which the gate judges."""
+    try:
+        said = json.loads((folder / "config.json").read_text("utf-8")).get("vocab_size")
+    except (OSError, ValueError, AttributeError):
+        said = None  # the gate says what is wrong with it
+    own = checkpoint.spec.vocab_size
+    return max(own, said) if type(said) is int else own
 
 
 def _with_tokenizer(report: ParityReport, found: TokenizerReport) -> ParityReport:

@@ -21,6 +21,7 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 PROMOTIONS = ("latest", "best", "never")
 TRANSFERS = ("auto", "xet", "lfs")
 SELECTIONS = ("all", "latest", "best")
+SPECIAL_ROLES = ("pad", "eos", "bos", "unk")
 WITNESSES = ("witnessed", "corroborated")
 CHOICES = {
     "dtype": DTYPES,
@@ -57,10 +58,16 @@ class Settings:
     tokenizer: str | None = _setting(
         None,
         "Tokenizer of a model without a character vocabulary: a tokenizer.model or "
-        "tokenizer.bin, a folder or a Hub repository.",
+        "tokenizer.bin, a folder or a Hub repository; none releases the model alone.",
     )
     unknown: str = _setting(
         "error", "What the tokenizer does with an unknown character: error, or a character."
+    )
+    special_tokens: str | None = _setting(
+        None,
+        "Special tokens of a character vocabulary, some of pad,eos,bos,unk: named where it has "
+        "them, else rows that are appended and never generated; default: none.",
+        comma_separated=True,
     )
     allow_spare_ids: bool = _setting(
         False, "Accept a vocabulary that has fewer entries than the model has rows."
@@ -159,6 +166,11 @@ class Settings:
             if (value := getattr(self, name)) is not None and value not in known:
                 raise UsageError(f"{name} {value[:40]!r} is not one of {', '.join(known)}.")
         size_in_bytes(self.max_shard_size)
+        for role in self.special_roles:
+            if role not in SPECIAL_ROLES:
+                raise UsageError(
+                    f"special-tokens: {role[:40]!r} is none of {', '.join(SPECIAL_ROLES)}."
+                )
         self.given  # noqa: B018  raises where a value cannot be meant
 
     @property
@@ -190,7 +202,16 @@ class Settings:
     @property
     def languages(self) -> tuple[str, ...]:
         """Language codes for the card."""
-        return tuple(code.strip() for code in (self.language or "").split(",") if code.strip())
+        return _listed(self.language)
+
+    @property
+    def special_roles(self) -> tuple[str, ...]:
+        """Roles of the special tokens that are asked for."""
+        return _listed(self.special_tokens)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 NAMES = {setting.name: setting for setting in fields(Settings)}

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from slogpt_hf.card.proof import report_from
-from slogpt_hf.card.record import PICTURES
+from slogpt_hf.card.record import PICTURES, has_tokenizer_in
 from slogpt_hf.checkpoints import Spec
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.parity import ParityReport
@@ -97,11 +97,13 @@ class TokenizerFacts:
         unknown: what a character outside of the vocabulary does: ``error``, or the entry that
             stands for it. Only said of ``characters``.
         source: file of the pieces, or folder or Hub repo of an existing tokenizer.
+        special_tokens: role to id. Only said of ``characters``.
     """
 
     kind: str
     unknown: str = "error"
     source: str | None = None
+    special_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             tag=record["tag"],
             version=record["version"],
             sample=Sample(record["sample"]) if record["sample"] else None,
-            tokenizer=tokenizer and _tokenizer(tokenizer),
+            tokenizer=_tokenizer(tokenizer) if has_tokenizer_in(record) else None,
             dataset_id=record.get("dataset_id"),
             profile=source.get("profile", {}),
             quantisation=source.get("quantisation"),
@@ -247,7 +249,12 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
 
 
 def _tokenizer(facts: Mapping[str, Any]) -> TokenizerFacts:
-    return TokenizerFacts(facts["kind"], facts.get("unknown", "error"), facts.get("source"))
+    return TokenizerFacts(
+        facts["kind"],
+        facts.get("unknown", "error"),
+        facts.get("source"),
+        facts.get("special_tokens", {}),
+    )
 
 
 def architecture_rows(facts: CardFacts) -> list[Row]:
@@ -263,10 +270,15 @@ def architecture_rows(facts: CardFacts) -> list[Row]:
         ("Norm", _norm(spec)),
         ("MLP", f"{ACTIVATIONS[spec.activation]}, {MLPS[spec.mlp]}, hidden size {spec.n_hidden:,}"),
         ("Biases in attention and MLP", "yes" if spec.linear_bias else "no"),
-        ("Vocabulary", f"{spec.vocab_size:,} ids"),
+        ("Vocabulary", f"{spec.vocab_size:,} ids{_appended(facts)}"),
         ("Context length", f"{spec.block_size:,} tokens"),
         ("Head", "tied to the embedding" if spec.tied else "separate from the embedding"),
     ]
+
+
+def _appended(facts: CardFacts) -> str:
+    appended = facts.parity.appended_rows
+    return f", and {appended} that were appended for special tokens" if appended else ""
 
 
 def _heads(spec: Spec) -> str:

@@ -29,7 +29,8 @@ def metadata_yaml(facts: CardFacts) -> str:
         language=list(facts.language) or None,
         license=facts.license,
         library_name=LIBRARY,
-        pipeline_tag=TASK,
+        # Without a tokenizer the Hub's widget and pipelines would take text in vain.
+        pipeline_tag=TASK if facts.tokenizer else None,
         tags=tags(facts),
         datasets=[facts.dataset_id] if facts.dataset_id else None,
         model_name=facts.name if results else None,

@@ -50,6 +50,12 @@ def is_record(content: Any) -> bool:
     )
 
 
+def has_tokenizer_in(record: Mapping[str, Any]) -> bool:
+    """Whether a record, of whatever origin, tells of a tokenizer."""
+    tokenizer = record.get("tokenizer")
+    return isinstance(tokenizer, dict) and tokenizer.get("kind") != "none"
+
+
 def artefact_files(folder: Path) -> dict[str, Path]:
     """Path in the artefact to file, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())

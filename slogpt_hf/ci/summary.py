@@ -8,6 +8,7 @@ from typing import Any
 
 from slogpt_hf.card.escaping import fence, python_literal
 from slogpt_hf.card.ledger import is_ref
+from slogpt_hf.card.record import has_tokenizer_in
 from slogpt_hf.ci.basis import basis_of
 from slogpt_hf.ci.markup import NOTHING, chart, details, link, scientific, span, table
 from slogpt_hf.ci.outcome import Outcome, Status
@@ -143,7 +144,7 @@ def _snippet(outcome: Outcome) -> str | None:
     repo_id, tag, record = outcome.repo_id or "", outcome.tag, outcome.record or {}
     if not REPO_ID.fullmatch(repo_id) or tag is None or not is_ref(tag):
         return None
-    model, has_tokenizer = record.get("model"), isinstance(record.get("tokenizer"), Mapping)
+    model, has_tokenizer = record.get("model"), has_tokenizer_in(record)
     source = f"{python_literal(repo_id)}, revision={python_literal(tag)}"
     if isinstance(model, Mapping) and model.get("remote_code") is True:
         source += ", trust_remote_code=True"

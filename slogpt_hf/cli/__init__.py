@@ -15,7 +15,7 @@ from typing import Any, TextIO, cast
 
 import click
 
-from slogpt_hf.errors import SloGPTError
+from slogpt_hf.errors import SloGPTError, UsageError
 from slogpt_hf.redaction import register_environment, without_known_secrets, without_secrets
 from slogpt_hf.version import __version__
 
@@ -125,12 +125,24 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             _show_traceback(error)
+        if absent := _not_installed(error):
+            click.echo(f"error: {absent}", err=True)
+            return UsageError.exit_code
         click.echo(
             f"error: {type(error).__name__}: {_shown(error)} "
             "(a bug of slogpt-hf; run again with --debug and report the traceback)",
             err=True,
         )
         return 1
+
+
+def _not_installed(error: Exception) -> str:
+    """What to say of a package that a minimal install leaves out; empty for any other error."""
+    from slogpt_hf.libraries import PROVING, TO_PROVE
+
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    package = PROVING.get((name or "").partition(".")[0])
+    return f"this takes {package}, which is not installed. {TO_PROVE}" if package else ""
 
 
 def _show_traceback(error: Exception) -> None:

@@ -13,6 +13,7 @@ from slogpt_hf.cli.options import (
     CARD,
     CONVERSION,
     FIELDS,
+    VOCABULARY,
     event_at_hand,
     json_option,
     merged,
@@ -31,7 +32,7 @@ from slogpt_hf.settings import Settings
 @click.argument("dataset")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.argument("output")
-@settings_options(*FIELDS, "tokenizer", "unknown", "allow_spare_ids", *CONVERSION, *CARD)
+@settings_options(*FIELDS, *VOCABULARY[1:], *CONVERSION, *CARD)
 @settings_options("checkpoints")
 @batch_options
 @json_option
@@ -71,12 +72,29 @@ def command(
 
 def _convert(model: Path, output: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
     from slogpt_hf.build import convert
+    from slogpt_hf.libraries import missing
     from slogpt_hf.parity.claims import claim
     from slogpt_hf.parity.stated import stated
 
+    if missing():
+        _unproven(model, output, settings, as_json, quiet)
+        return
     record = convert(model, output, settings, progress_for(quiet), event=event_at_hand())
     if as_json:
         print_json(record)
     else:
         words = printable(claim(stated(record["parity"])))
         click.echo(f"{output}: {record['model']['target_class']}, made of {model}, {words}")
+
+
+def _unproven(model: Path, output: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
+    from slogpt_hf.libraries import TO_PROVE
+    from slogpt_hf.unproven import convert_unproven
+
+    made = convert_unproven(model, output, settings, progress_for(quiet))
+    if as_json:
+        print_json(made.to_dict())
+    else:
+        click.echo(f"{output}: {made.target_class}, made of {model}")
+    absent = ", ".join(made.missing)
+    click.echo(f"NOT PROVEN, and not to be published: {absent} not installed. {TO_PROVE}", err=True)

@@ -29,8 +29,9 @@ METAVARS = {
     "repo_id": "NS/NAME",
     "hub": "DIR",
     "dataset": "NAME|PATH",
-    "tokenizer": "PATH|REPO",
+    "tokenizer": "PATH|REPO|none",
     "unknown": "error|CHAR",
+    "special_tokens": "ROLES",
     "set": "NAME=VALUE",
     "base": "CHECKPOINT",
     "unquantised": "CHECKPOINT",
@@ -49,7 +50,7 @@ METAVARS = {
     "checkpoints": "GLOB",
     "branches": "GLOB",
 }
-VOCABULARY = ("dataset", "tokenizer", "unknown", "allow_spare_ids")
+VOCABULARY = ("dataset", "tokenizer", "unknown", "special_tokens", "allow_spare_ids")
 FIELDS = ("set", "base")
 CONVERSION = (
     "unquantised",

@@ -102,6 +102,7 @@ def _release(path: Path, settings: Settings, as_json: bool, quiet: bool) -> None
 
 def print_release(result: Release, hub: str | None) -> None:
     """Say what a release did and how to load it."""
+    from slogpt_hf.card.record import has_tokenizer_in
     from slogpt_hf.parity.claims import claim
     from slogpt_hf.parity.stated import stated
 
@@ -123,7 +124,8 @@ def print_release(result: Release, hub: str | None) -> None:
     arguments = f'"{result.repo_id}", revision="{result.tag}"'
     if result.record["model"]["remote_code"]:
         arguments += ", trust_remote_code=True"
-    for loader in ("AutoTokenizer", "AutoModelForCausalLM"):
+    tokenizer = ("AutoTokenizer",) if has_tokenizer_in(result.record) else ()
+    for loader in (*tokenizer, "AutoModelForCausalLM"):
         click.echo(f"  {loader}.from_pretrained({arguments})")
 
 

@@ -7,16 +7,19 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.conversion.configs import impossible
+from slogpt_hf.conversion.plain_writer import write_weights_plain
 from slogpt_hf.conversion.plan import Plan
 from slogpt_hf.conversion.safetensors_layout import ITEM_SIZES
 from slogpt_hf.conversion.targets import Target, config_for, holds_stack, plan_for, target_for
 from slogpt_hf.conversion.writer import write_weights
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.libraries import installed
+from slogpt_hf.tokenizers.special import NO_SPECIAL, SpecialTokens
 
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
@@ -42,20 +45,32 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A checkpoint's way into transformers format, before anything is written."""
+    """A checkpoint's way into transformers format, before anything is written.
+
+    Attributes:
+        target: the class.
+        plan: to its tensors.
+        dtype: of the artefact.
+        n_bytes: of its weights.
+        special: ids that play a role.
+    """
 
     target: Target
     plan: Plan
     dtype: str
     n_bytes: int
+    special: SpecialTokens = NO_SPECIAL
 
 
-def plan_conversion(checkpoint: Checkpoint, dtype: str | None = None) -> Conversion:
+def plan_conversion(
+    checkpoint: Checkpoint, dtype: str | None = None, special: SpecialTokens = NO_SPECIAL
+) -> Conversion:
     """Which class takes the checkpoint, by which plan, and how many bytes of weights it makes.
 
     Args:
         checkpoint: what to convert.
         dtype: dtype of the artefact; None keeps the checkpoint's.
+        special: ids that play a role; for those that are appended there will be rows.
 
     Raises:
         UsageError: ``dtype`` is not one that safetensors and transformers share.
@@ -70,10 +85,11 @@ def plan_conversion(checkpoint: Checkpoint, dtype: str | None = None) -> Convers
             hint="Correct what is recorded, or what --set says.",
         )
     target = target_for(checkpoint.spec, holds_stack(checkpoint.parts))
-    plan = plan_for(checkpoint.spec, checkpoint.parts, target, checkpoint.adapters)
+    appended = len(special.appended)
+    plan = plan_for(checkpoint.spec, checkpoint.parts, target, checkpoint.adapters, appended)
     shapes = plan.target_shapes(checkpoint.tensors.shapes)
     n_bytes = sum(math.prod(shape) for shape in shapes.values()) * ITEM_SIZES[dtype]
-    return Conversion(target, plan, dtype, n_bytes)
+    return Conversion(target, plan, dtype, n_bytes, special)
 
 
 def write_model(
@@ -90,7 +106,8 @@ def write_model(
         CheckpointError: a weight is NaN or infinite, or the plan does not fit the checkpoint.
     """
     target = conversion.target
-    write_weights(
+    write = write_weights if find_spec("torch") else write_weights_plain
+    write(
         conversion.plan,
         checkpoint.tensors,
         folder,
@@ -98,11 +115,14 @@ def write_model(
         max_shard_bytes=max_shard_bytes,
         advance=advance,
     )
-    config = config_for(checkpoint.spec, target, conversion.dtype)
-    written_for = {"transformers_version": installed()["transformers"]}
+    special = conversion.special
+    config = config_for(checkpoint.spec, target, conversion.dtype, special)
+    here = installed().get("transformers")
+    written_for = {"transformers_version": here} if here else {}
     _write_json(folder / "config.json", config | written_for)
     token_ids = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    _write_json(folder / "generation_config.json", token_ids)
+    never = {"suppress_tokens": list(special.appended)} if special.appended else {}
+    _write_json(folder / "generation_config.json", token_ids | never)
     if target.modeling_file:
         shutil.copyfile(
             Path(__file__).with_name(target.modeling_file), folder / target.modeling_file
@@ -112,8 +132,13 @@ def write_model(
         target_class=target.class_name,
         remote_code=target.modeling_file is not None,
         dtype=conversion.dtype,
-        n_parameters=checkpoint.n_parameters,
+        n_parameters=checkpoint.n_parameters + _appended_parameters(checkpoint.spec, special),
     )
+
+
+def _appended_parameters(spec: Spec, special: SpecialTokens) -> int:
+    tables = 1 if spec.tied else 2
+    return len(special.appended) * spec.n_embd * tables
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -1,4 +1,7 @@
-"""Reversible tensor operations, the vocabulary of a plan. Every one knows its inverse."""
+"""Reversible tensor operations, the vocabulary of a plan. Every one knows its inverse.
+
+They take numpy arrays as well as tensors of torch.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,11 @@ class Transpose:
 
     def forward(self, tensor: Tensor) -> Tensor:
         """A transposed view."""
-        return tensor.t()
+        return tensor.T
 
     def inverse(self, tensor: Tensor) -> Tensor:
         """A transposed view."""
-        return tensor.t()
+        return tensor.T
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,44 @@ class PairsToHalves:
 
     def forward(self, tensor: Tensor) -> Tensor:
         """Rows reordered, pairs to halves."""
-        import torch
-
-        pairs = torch.unflatten(tensor, 0, (self.n_head, -1, 2))  # (heads, d/2, 2, ...)
-        return pairs.transpose(1, 2).reshape(tensor.shape)
+        pairs = tensor.reshape(self.n_head, -1, 2, *tensor.shape[1:])  # (heads, d/2, 2, ...)
+        return pairs.swapaxes(1, 2).reshape(tensor.shape)
 
     def inverse(self, tensor: Tensor) -> Tensor:
         """Rows reordered, halves to pairs."""
+        halves = tensor.reshape(self.n_head, 2, -1, *tensor.shape[1:])  # (heads, 2, d/2, ...)
+        return halves.swapaxes(1, 2).reshape(tensor.shape)
+
+
+@dataclass(frozen=True)
+class AppendRows:
+    """Rows of zeros behind those of a table: ids that the original does not have.
+
+    The inverse is one for tables that end in these zeros.
+
+    Attributes:
+        n_rows: how many.
+    """
+
+    n_rows: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """More rows."""
+        return (shape[0] + self.n_rows, *shape[1:])
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """A copy with more rows."""
+        import numpy as np
+
+        if isinstance(tensor, np.ndarray):
+            return np.pad(tensor, ((0, self.n_rows), (0, 0)))
         import torch
 
-        halves = torch.unflatten(tensor, 0, (self.n_head, 2, -1))  # (heads, 2, d/2, ...)
-        return halves.transpose(1, 2).reshape(tensor.shape)
+        return torch.cat((tensor, tensor.new_zeros((self.n_rows, *tensor.shape[1:]))))
+
+    def inverse(self, tensor: Tensor) -> Tensor:
+        """A view of the rows that were there."""
+        return tensor[: len(tensor) - self.n_rows]
 
 
 def merged(weight: Tensor, adapter: Adapter, tensors: Mapping[str, Tensor]) -> Tensor:

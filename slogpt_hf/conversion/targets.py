@@ -14,8 +14,9 @@ from slogpt_hf.checkpoints.parts import Part
 from slogpt_hf.checkpoints.spec import Spec
 from slogpt_hf.conversion import configs
 from slogpt_hf.conversion.configs import Config
-from slogpt_hf.conversion.operations import Operation, PairsToHalves, Shape, Transpose
+from slogpt_hf.conversion.operations import AppendRows, Operation, PairsToHalves, Shape, Transpose
 from slogpt_hf.conversion.plan import Copy, Merge, Move, Plan, Zeros
+from slogpt_hf.tokenizers.special import NO_SPECIAL, SpecialTokens
 
 
 @dataclass(frozen=True)
@@ -218,23 +219,27 @@ def holds_stack(parts: Mapping[str, Part]) -> bool:
     return "blocks.0.attn.qkv.weight" in parts
 
 
-def config_for(spec: Spec, target: Target, dtype: str) -> Config:
-    """The content of ``config.json``: no token id has a meaning that the vocabulary lacks."""
+def config_for(
+    spec: Spec, target: Target, dtype: str, special: SpecialTokens = NO_SPECIAL
+) -> Config:
+    """The content of ``config.json``: no token id has a meaning that nobody asked for."""
     return {
         "architectures": [target.class_name],
         "model_type": target.model_type,
-        "vocab_size": spec.vocab_size,
+        "vocab_size": spec.vocab_size + len(special.appended),
         **target.config(spec),
         "tie_word_embeddings": spec.tied,
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": None,
+        **{f"{role}_token_id": special.ids.get(role) for role in ("bos", "eos", "pad")},
         "dtype": dtype,
     }
 
 
 def plan_for(
-    spec: Spec, parts: Mapping[str, Part], target: Target, adapters: Mapping[str, Adapter]
+    spec: Spec,
+    parts: Mapping[str, Part],
+    target: Target,
+    adapters: Mapping[str, Adapter],
+    appended: int = 0,
 ) -> Plan:
     """The conversion of a checkpoint whose roles lie at ``parts`` into ``target``.
 
@@ -243,7 +248,9 @@ def plan_for(
         parts: role to place.
         target: the class and its names.
         adapters: weight to what is merged into it; empty for most checkpoints.
+        appended: rows of embedding and head that the original does not have.
     """
+    behind: tuple[Operation, ...] = (AppendRows(appended),) if appended else ()
     moves: list[Move] = []
     zeros: list[Zeros] = []
 
@@ -253,6 +260,7 @@ def plan_for(
             part = parts.get(f"{role}.{kind}")
             if part:
                 operations = _operations(spec, target, bare, kind)
+                operations += behind if bare == "embed" else ()
                 moves.append(Move(f"{module}.{kind}", part.source, part.rows, operations))
             elif kind == "bias" and _wants_bias(target, bare):
                 zeros.append(Zeros(f"{module}.bias", _bias_shape(spec, bare)))
@@ -265,7 +273,7 @@ def plan_for(
     head, embed = parts["head.weight"], parts["embed.weight"]
     copies = (Copy(head.source, embed.source),) if head != embed and spec.tied else ()
     if not spec.tied:
-        moves.append(Move("lm_head.weight", head.source, head.rows))
+        moves.append(Move("lm_head.weight", head.source, head.rows, behind))
     merges = tuple(Merge(source, adapter) for source, adapter in adapters.items())
     return Plan(tuple(moves), tuple(zeros), copies, merges)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slogpt_hf.parity import decoder, loading
+from slogpt_hf.parity.appended import appended_rows, never_generated
 from slogpt_hf.parity.comparing import deviation
 from slogpt_hf.parity.compat import cache_of, with_cache
 from slogpt_hf.parity.decoder import Decoder
@@ -162,14 +163,21 @@ def _greedy(subject: Subject) -> Iterator[Behaviour]:
     with torch.random.fork_rng(), warnings.catch_warnings():
         # Of transformers before 5.20: the weights lie on no device until they are needed.
         warnings.filterwarnings("ignore", "You are calling .generate")
-        continued = model.generate(
+        output = model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
             max_new_tokens=n_new,
             do_sample=False,
             pad_token_id=0,
             eos_token_id=None,
+            output_scores=True,
+            return_dict_in_generate=True,
         )
+    continued, rows = output.sequences, subject.original.spec.vocab_size
+    if appended_rows(subject.single, rows):
+        yield (never := never_generated(output.scores, rows))
+        if not never.passed:
+            return
     states = decoder.final_state(subject.original, continued[:, :-1], torch.float64)
     logits = decoder.head(subject.original, states[:, prompt.shape[1] - 1 :])[0]
     chosen = continued[0, prompt.shape[1] :]
@@ -190,7 +198,10 @@ def _loss(subject: Subject, bound: float) -> Iterator[Behaviour]:
     states = decoder.final_state(subject.original, ids, torch.float64)
     logits = decoder.head(subject.original, states)[0, :-1]
     theirs = functional.cross_entropy(logits, ids[0, 1:])
-    error = deviation(ours, theirs)
+    # What was appended, whose logits are zero, takes part in the artefact's softmax.
+    padding = (0, appended_rows(subject.exact, subject.original.spec.vocab_size))
+    whole = functional.cross_entropy(functional.pad(logits, padding), ids[0, 1:])
+    error = deviation(ours, whole)
     note = f"loss {theirs.item():.6f} nats per token, perplexity {theirs.exp().item():.3f}"
     yield Behaviour("loss on real text", bool(error <= bound), error, bound, note)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from slogpt_hf.parity.appended import appended_failures
 from slogpt_hf.parity.behaviour import behaviours
 from slogpt_hf.parity.comparing import Compared, Run, absolute_error, run_of
 from slogpt_hf.parity.explaining import explained
@@ -53,13 +54,17 @@ NOTHING_RUN = {
 def sizes(subject: Examination) -> Finding:
     """Logits cannot tell all of it: with rotary positions another context length changes none."""
     spec, own = subject.checkpoint.spec, subject.single.sizes
+    behind = subject.appended
+    own["vocab_size"] = (own["vocab_size"] or 0) - behind
     failures = tuple(
         f"The artefact's {what} is {own[name]}, the original's is {getattr(spec, name)}."
         for name, what in SIZES.items()
         if own[name] not in (None, getattr(spec, name))
     )
+    if behind:
+        failures += appended_failures(subject.single, spec.vocab_size)
     if not failures:
-        return Finding()
+        return Finding((), {"appended_rows": behind})
     return Finding(failures, NOTHING_RUN, "its sizes", ends=True)
 
 

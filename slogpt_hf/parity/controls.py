@@ -157,5 +157,6 @@ def _scores_matter(patient: Patient, ids: Tensor) -> bool:
 
 def _logits(patient: Patient, states: Tensor) -> Tensor:
     name = patient.model.head_name
-    head = patient.model.raw(name)[:TABLE_ROWS]
+    # Rows that were appended are not the original's.
+    head = patient.model.raw(name)[: min(TABLE_ROWS, patient.spec.vocab_size)]
     return functional.linear(states, head.double())

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from slogpt_hf.checkpoints import Checkpoint, Spec
 from slogpt_hf.parity import loading
+from slogpt_hf.parity.appended import appended_rows
 from slogpt_hf.parity.behaviour import Subject, long_sequence, sequence_for
 from slogpt_hf.parity.checks import CHECKS, place_of
 from slogpt_hf.parity.comparing import Compared, equal_rows, relative_error, run_of
@@ -206,6 +207,11 @@ class Examination:
         return Models(self.original, self.exact, self.single, whole, self.advance)
 
     @cached_property
+    def appended(self) -> int:
+        """Rows that the artefact has behind the original's."""
+        return appended_rows(self.single, self.checkpoint.spec.vocab_size)
+
+    @cached_property
     def lockstep(self) -> tuple[tuple[Compared, list[Layer]], ...]:
         """Of every batch the comparison of the logits and of the layers."""
         return tuple(in_lockstep(self.models, batch) for batch in self.batches)
@@ -220,13 +226,14 @@ class Examination:
 
     @cached_property
     def rows_equal(self) -> tuple[bool, bool]:
-        """Whether the rows of the embedding and those of the head have the original's values."""
+        """Whether the original's rows of embedding and head have the original's values."""
         original, exact = self.original, self.exact
         pairs = (
             (original.embedding_name, exact.embedding_name),
             (original.head_name, exact.head_name),
         )
-        embedding, head = (equal_rows(original.tensors[a], exact.raw(b)) for a, b in pairs)
+        n_rows = self.checkpoint.spec.vocab_size
+        embedding, head = (equal_rows(original.tensors[a], exact.raw(b)[:n_rows]) for a, b in pairs)
         return embedding, head
 
     @cached_property

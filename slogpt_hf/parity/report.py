@@ -241,6 +241,8 @@ class ParityReport:
         loss: the recorded validation loss against the artefact's; None where it was not computed.
         witness_note: why no witness was heard, or which one ``auto`` took; for people.
         notes: what else a person has to know, such as why the recorded loss was not compared.
+        appended_rows: rows of zeros behind the original's, for special tokens that it does not
+            have; they are not compared.
         versions: library to the version that computed all this; empty in older reports.
     """
 
@@ -271,6 +273,7 @@ class ParityReport:
     loss: RecordedLoss | None = None
     witness_note: str = ""
     notes: tuple[str, ...] = ()
+    appended_rows: int = 0
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -57,7 +57,10 @@ def route_to(checkpoint: Checkpoint, class_name: str, stored: Mapping[str, Tenso
     Any artefact of the class and names that this package would make is one, whoever made it.
     """
     target = target_for(checkpoint.spec, holds_stack(checkpoint.parts))
-    plan = plan_for(checkpoint.spec, checkpoint.parts, target, {})
+    embedding = next(f"{module}.weight" for module, role in target.outer if role == "embed")
+    rows = len(stored[embedding]) if embedding in stored else 0
+    appended = max(0, rows - checkpoint.spec.vocab_size)
+    plan = plan_for(checkpoint.spec, checkpoint.parts, target, {}, appended)
     names = {move.target for move in plan.moves} | {zeros.target for zeros in plan.zeros}
     return Route(target, plan) if (target.class_name, names) == (class_name, set(stored)) else None
 

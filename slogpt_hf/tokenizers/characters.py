@@ -14,8 +14,7 @@ from pathlib import Path
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import write_files
-
-SPECIAL_ROLES = ("pad", "eos", "bos", "unk")
+from slogpt_hf.settings import SPECIAL_ROLES
 
 # The backend refuses a character by saying that its unk_token is not in the vocabulary:
 # "Unk token `…` not found in the vocabulary". So the name of that token is the message.

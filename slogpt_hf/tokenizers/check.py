@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.progress import quiet_transformers
 from slogpt_hf.tokenizers.corpus import PIECE, Corpus, Reading, other_vocabulary
-from slogpt_hf.tokenizers.structure import recorded_unknown, structure_difference
+from slogpt_hf.tokenizers.structure import recorded_special, recorded_unknown, structure_difference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -113,7 +113,7 @@ def check_choice(
     Args:
         folder: holds the tokenizer files.
         choice: what they were made of.
-        rows: of the model's embedding.
+        rows: of the artefact's embedding.
         model_max_length: the model's context length, in tokens; None where it is not compared.
         trust_remote_code: run code that the folder brings.
         advance: told the characters of the corpus that were compared since its last call.
@@ -121,7 +121,8 @@ def check_choice(
     Raises:
         CheckpointError: the dataset's ids are not the tokenizer's.
     """
-    if different := _structure(folder, choice, model_max_length):
+    special = _special(folder, choice)
+    if different := _structure(folder, choice, model_max_length, special):
         return TokenizerReport(0, 0, "", different)
     try:
         tokenizer = load_tokenizer(folder, trust_remote_code)
@@ -139,14 +140,26 @@ def check_choice(
     return replace(report, corpus=_told(corpus, reading) if corpus else NO_CORPUS)
 
 
-def _structure(folder: Path, choice: TokenizerChoice, model_max_length: int | None) -> str | None:
+def _special(folder: Path, choice: TokenizerChoice) -> Mapping[str, int]:
+    """Role to id of what was asked for or, where nothing was, of what the artefact records."""
+    if choice.vocabulary is None or choice.special.ids:
+        return choice.special.ids
+    return recorded_special(folder, choice.vocabulary)
+
+
+def _structure(
+    folder: Path,
+    choice: TokenizerChoice,
+    model_max_length: int | None,
+    special: Mapping[str, int],
+) -> str | None:
     """A field or file that the vocabulary does not imply, or what was asked for beside it."""
     if choice.vocabulary is None:
         return None
     unknown = choice.unknown
     if unknown == "error":  # or what the artefact's own record says was asked for
         unknown = recorded_unknown(folder, choice.vocabulary)
-    return structure_difference(folder, choice.vocabulary, unknown, model_max_length)
+    return structure_difference(folder, choice.vocabulary, unknown, model_max_length, special)
 
 
 def _compared(

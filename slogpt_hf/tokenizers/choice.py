@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -13,7 +13,11 @@ from slogpt_hf.checkpoints import Checkpoint
 from slogpt_hf.datasets import Vocabulary, find_meta, find_text, read_ids, read_meta
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.files import write_files
-from slogpt_hf.tokenizers.characters import require_entry, write_character_tokenizer
+from slogpt_hf.tokenizers.characters import (
+    character_files,
+    require_entry,
+    write_character_tokenizer,
+)
 from slogpt_hf.tokenizers.corpus import Corpus, corpus_in, id_files, require_known
 from slogpt_hf.tokenizers.existing import (
     encoded,
@@ -25,26 +29,29 @@ from slogpt_hf.tokenizers.existing import (
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
 from slogpt_hf.tokenizers.piece_files import piece_tokenizer_files
 from slogpt_hf.tokenizers.pieces import Pieces, is_pieces_file, read_pieces
+from slogpt_hf.tokenizers.special import NO_SPECIAL, SpecialTokens, special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # What llama2.c calls its tokenizers; run.c's export knows less than what it was exported from.
 PIECES_FILES = ("tokenizer.model", "tokenizer.bin")
+NO_TOKENIZER = "none"  # what --tokenizer says for a model whose ids stand for no text
 
 
 @dataclass(frozen=True)
 class TokenizerChoice:
-    """A character vocabulary, scored pieces or an existing tokenizer; at most one of the three.
+    """A character vocabulary, scored pieces, an existing tokenizer, or none of the three.
 
     Attributes:
         vocabulary: the characters.
         pieces: those of a sentencepiece model or of llama2.c's export of one.
         source: file of the pieces, or folder or Hub repository of an existing tokenizer.
         files: the tokenizer's files for the artefact, name to content; none for characters.
-        dataset: folder of the dataset, for real text; None without one.
+        dataset: folder of the dataset, for real text and ids; None without one.
         unknown: what an unknown character does: ``error`` or the character it becomes.
         loaded: the existing tokenizer.
+        special: ids of the characters' vocabulary, or beyond it, that play a role.
     """
 
     vocabulary: Vocabulary | None = None
@@ -54,6 +61,7 @@ class TokenizerChoice:
     unknown: str = "error"
     pieces: Pieces | None = None
     loaded: PreTrainedTokenizerBase | None = field(default=None, repr=False, compare=False)
+    special: SpecialTokens = NO_SPECIAL
 
     def write(self, folder: Path, checkpoint: Checkpoint) -> None:
         """Write the tokenizer's files into an artefact."""
@@ -63,6 +71,7 @@ class TokenizerChoice:
                 folder,
                 model_max_length=checkpoint.spec.block_size,
                 unknown=self.unknown,
+                special_tokens=self.special.ids,
             )
         else:
             write_files(folder, self.files)
@@ -71,20 +80,28 @@ class TokenizerChoice:
     def fingerprint(self) -> dict[str, Any]:
         """What of the choice shapes the artefact, JSON-ready: content, not where it lies."""
         if self.vocabulary is not None:
-            return {"entries": self.vocabulary.characters, "unknown": self.unknown}
+            content = {"entries": self.vocabulary.characters, "unknown": self.unknown}
+            return content | self._special
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
         return {"files": digests}
 
     def facts(self, folder: Path) -> dict[str, Any]:
         """What the release record says of the tokenizer written into ``folder``."""
+        if self.kind == NO_TOKENIZER:
+            return {"kind": NO_TOKENIZER, "sha256": None}
         digest = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
         facts: dict[str, Any] = {"kind": self.kind, "sha256": digest}
         if self.vocabulary is not None:
-            return facts | {"entries": self.vocabulary.size, "unknown": self.unknown}
+            entries = {"entries": self.vocabulary.size, "unknown": self.unknown}
+            return facts | entries | self._special
         facts["source"] = self.source
         if self.pieces is None:
             return facts
         return facts | {"source_sha256": self.pieces.sha256, "entries": self.pieces.size}
+
+    @property
+    def _special(self) -> dict[str, Any]:
+        return {"special_tokens": dict(self.special.ids)} if self.special.ids else {}
 
     def text_ids(self, limit: int) -> list[int]:
         """The first ``limit`` token ids of the dataset's text; empty without one.
@@ -109,15 +126,19 @@ class TokenizerChoice:
 
     @cached_property
     def corpus(self) -> Corpus | None:
-        """The dataset's text, as it is when it is first asked for; None without one."""
+        """The dataset's text, as it is when it is first asked for; None if nothing encodes it."""
+        if self.kind == NO_TOKENIZER:
+            return None
         return corpus_in(self.dataset, self.vocabulary.ids.keys() if self.vocabulary else None)
 
     @property
     def kind(self) -> str:
-        """What it is, for the record: characters, sentencepiece or existing."""
+        """What it is, for the record: characters, sentencepiece, existing or none."""
         if self.vocabulary is not None:
             return "characters"
-        return "existing" if self.pieces is None else "sentencepiece"
+        if self.pieces is not None:
+            return "sentencepiece"
+        return NO_TOKENIZER if self.loaded is None else "existing"
 
     @cached_property
     def size(self) -> int:
@@ -163,25 +184,56 @@ def choose_tokenizer(
     dataset: str | None = None,
     tokenizer: str | None = None,
     unknown: str = "error",
+    special: Collection[str] = (),
     allow_spare_ids: bool = False,
     root: Path | None = None,
 ) -> TokenizerChoice:
-    """Find the vocabulary of a checkpoint.
+    """Find the vocabulary of a checkpoint, and name or append the ``special`` tokens.
 
-    In this order: ``tokenizer`` (a ``dataset`` then gives real text alone); ``dataset``; the
-    checkpoint itself; for llama2.c, a ``tokenizer.model`` or ``tokenizer.bin`` beside it with as
-    many pieces as the model has rows; ``meta.pkl`` beside it; the dataset that the trainer
-    recorded, below the current folder or a parent of the checkpoint's.
+    In this order: ``tokenizer`` (a ``dataset`` then gives real text alone; ``none`` is a model
+    without a vocabulary, of which a dataset gives ids); ``dataset``; the checkpoint itself; for
+    llama2.c, a ``tokenizer.model`` or ``tokenizer.bin`` beside it with as many pieces as the model
+    has rows; ``meta.pkl`` beside it; the dataset that the trainer recorded, below the current
+    folder or a parent of the checkpoint's.
 
     Raises:
         UsageError: none is found, and the message names the option that gives one; or the
-            vocabulary does not have ``unknown``.
+            vocabulary does not have ``unknown``, or there is none and it is asked for;
+            or ``special`` tokens are asked for where there are no characters.
         CheckpointError: it cannot be read or does not fit the model.
     """
+    choice = _chosen(checkpoint, dataset, tokenizer, unknown, allow_spare_ids, root or Path())
+    if not special:
+        return choice
+    if choice.vocabulary is None:
+        what = f"the tokenizer {choice.source}" if choice.source else "a model without a vocabulary"
+        raise UsageError(
+            f"--special-tokens {','.join(special)}: {what} takes none; only a character "
+            "vocabulary does.",
+            hint="Leave --special-tokens out; an existing tokenizer has its own.",
+        )
+    vocabulary = choice.vocabulary
+    named = special_tokens(vocabulary, special, checkpoint.spec.vocab_size)
+    # What does not fit together is said before anything takes long.
+    character_files(vocabulary, model_max_length=0, unknown=unknown, special_tokens=named.ids)
+    return replace(choice, special=named)
+
+
+def _chosen(
+    checkpoint: Checkpoint,
+    dataset: str | None,
+    tokenizer: str | None,
+    unknown: str,
+    allow_spare_ids: bool,
+    root: Path,
+) -> TokenizerChoice:
     if tokenizer is not None:
-        folder = find_text(dataset, root or Path()) if dataset else None
-        file = _pieces_file(Path(tokenizer))
-        if file is not None:
+        folder = find_text(dataset, root) if dataset else None
+        file = None if tokenizer == NO_TOKENIZER else _pieces_file(Path(tokenizer))
+        if tokenizer == NO_TOKENIZER:
+            _require_no_words(unknown)
+            choice = TokenizerChoice(dataset=folder)
+        elif file is not None:
             pieces = read_pieces(file)
             _require_fit(checkpoint, pieces.size, str(file), allow_spare_ids, "--tokenizer")
             choice = replace(_choice_of(pieces, checkpoint), dataset=folder)
@@ -196,7 +248,7 @@ def choose_tokenizer(
             choice = TokenizerChoice(source=tokenizer, files=files, dataset=folder, loaded=loaded)
         return _with_known_ids(choice, checkpoint.spec.vocab_size, checkpoint)
     if dataset is not None:
-        meta: Path | None = find_meta(dataset, root or Path())
+        meta: Path | None = find_meta(dataset, root)
     elif checkpoint.vocabulary is not None:
         meta = None
     else:
@@ -204,7 +256,7 @@ def choose_tokenizer(
         for pieces in beside:
             if _fits(checkpoint, pieces.size, allow_spare_ids):
                 return _choice_of(pieces, checkpoint)
-        meta = next(_recorded(checkpoint, root or Path()), None)
+        meta = next(_recorded(checkpoint, root), None)
         if meta is None:
             others = "".join(f" {p.source} has {p.size} pieces." for p in beside)
             need = required_tokenizer(checkpoint.spec.vocab_size)
@@ -215,6 +267,14 @@ def choose_tokenizer(
     require_entry(vocabulary, unknown)
     choice = TokenizerChoice(vocabulary, dataset=meta.parent if meta else None, unknown=unknown)
     return _with_known_ids(choice, vocabulary.size, checkpoint)
+
+
+def _require_no_words(unknown: str) -> None:
+    if unknown != "error":
+        raise UsageError(
+            f"--tokenizer none: without a vocabulary no character can become {unknown[:40]!r}.",
+            hint="Leave --unknown out; of a folder that is called none, write ./none.",
+        )
 
 
 def _recorded(checkpoint: Checkpoint, root: Path) -> Iterator[Path]:

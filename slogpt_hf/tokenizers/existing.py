@@ -104,7 +104,7 @@ def required_tokenizer(vocab_size: int) -> str:
         return (
             f"The checkpoint has {vocab_size} ids and no vocabulary: give the dataset it was"
             " trained on with --dataset NAME_OR_PATH, or a tokenizer with --tokenizer"
-            " PATH_OR_REPO."
+            " PATH_OR_REPO; if its ids stand for no text, pass --tokenizer none."
         )
     name, example = KNOWN_TOKENIZERS[vocab_size]
     return (

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
+from slogpt_hf.errors import UsageError
 from slogpt_hf.tokenizers.characters import character_files
 
 BACKEND, CONFIG, VOCAB = "tokenizer.json", "tokenizer_config.json", "vocab.json"
@@ -68,7 +69,11 @@ ABSENT = _Absent()
 
 
 def structure_difference(
-    folder: Path, vocabulary: Vocabulary, unknown: str, model_max_length: int | None = None
+    folder: Path,
+    vocabulary: Vocabulary,
+    unknown: str,
+    model_max_length: int | None = None,
+    special_tokens: Mapping[str, int] | None = None,
 ) -> str | None:
     """The first field or file by which a folder's tokenizer is not the vocabulary's own.
 
@@ -77,13 +82,15 @@ def structure_difference(
         vocabulary: the original's.
         unknown: what an unknown character does: "error", or the entry that it becomes.
         model_max_length: the model's context length, in tokens; None where it is not compared.
+        special_tokens: role to the id that plays it.
     """
-    expected = {
-        name: json.loads(data)
-        for name, data in character_files(
-            vocabulary, model_max_length=model_max_length or 0, unknown=unknown
-        ).items()
-    }
+    files = character_files(
+        vocabulary,
+        model_max_length=model_max_length or 0,
+        unknown=unknown,
+        special_tokens=special_tokens,
+    )
+    expected = {name: json.loads(data) for name, data in files.items()}
     if model_max_length is None:
         del expected[CONFIG]["model_max_length"]
     return next(_differences(folder, expected), None)
@@ -94,6 +101,17 @@ def recorded_unknown(folder: Path, vocabulary: Vocabulary) -> str:
     tokenizer = _section(_optional(folder / RECORD), "tokenizer")
     found = tokenizer.get("unknown", "error")
     return found if isinstance(found, str) and found in vocabulary.ids else "error"
+
+
+def recorded_special(folder: Path, vocabulary: Vocabulary) -> Mapping[str, int]:
+    """Role to id of the special tokens that the record of an artefact has; none without one."""
+    found = _section(_section(_optional(folder / RECORD), "tokenizer"), "special_tokens")
+    try:
+        whole = all(type(i) is int for i in found.values())
+        character_files(vocabulary, model_max_length=0, special_tokens=found if whole else None)
+    except UsageError:
+        return {}
+    return found if whole else {}
 
 
 def _differences(folder: Path, expected: Mapping[str, Any]) -> Iterator[str]:

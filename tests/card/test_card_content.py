@@ -200,10 +200,12 @@ def test_before_a_release_there_is_no_tag_to_load(card_facts: Make) -> None:
     assert ModelCard(card).data.model_name == "slo-model"
 
 
-def test_a_model_without_tokenizer_gets_no_generation_snippet(card_facts: Make) -> None:
+def test_a_model_without_tokenizer_takes_ids(card_facts: Make) -> None:
     card = render_facts(card_facts(tokenizer=None, sample=None))
-    assert "AutoTokenizer" not in card
-    assert "the model takes token ids" in card
+    assert "AutoTokenizer" not in card and "text-generation" not in card.partition("---\n\n")[2]
+    assert ModelCard(card).data.pipeline_tag is None
+    assert "ids = torch.tensor([[0]])" in card
+    assert "it takes and gives token ids" in card
 
 
 def test_limits_say_what_the_tokenizer_does(card_facts: Make) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from slogpt_hf.checkpoints import read_checkpoint
 from slogpt_hf.checkpoints.adapters import LowRank, RowScale
 from slogpt_hf.conversion import plan_conversion, write_model
+from slogpt_hf.conversion.plain_writer import write_weights_plain
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.parity.gate import verify_artefact
 
@@ -49,7 +50,15 @@ def converted(path: Path, folder: Path, **options: Any) -> dict[str, Tensor]:
     """The artefact's tensors; the gate has found it equal to the unmerged original."""
     checkpoint = read_checkpoint(path, **options)
     folder.mkdir(exist_ok=True)
-    write_model(checkpoint, plan_conversion(checkpoint), folder)
+    conversion = plan_conversion(checkpoint)
+    write_model(checkpoint, conversion, folder)
+    (folder / "plain").mkdir()
+    write_weights_plain(
+        conversion.plan, checkpoint.tensors, folder / "plain", dtype=conversion.dtype,
+        max_shard_bytes=10**9,
+    )  # fmt: skip
+    plain = folder / "plain" / "model.safetensors"
+    assert plain.read_bytes() == (folder / "model.safetensors").read_bytes()
     report = verify_artefact(checkpoint, folder)
     assert report.passed, report.failures
     assert report.merge_error is not None and report.merge_error <= 1e-10

@@ -123,6 +123,28 @@ def test_every_operation_has_an_inverse(case: tuple[Operation, Shape], seed: int
     assert torch.equal(operation.forward(operation.inverse(back)), back)
 
 
+@settings(deadline=None, max_examples=30)
+@given(spec=specs(), n_rows=st.integers(1, 5), seed=st.integers(0, 2**32))
+def test_appended_rows_are_zeros_and_go_again(spec: Spec, n_rows: int, seed: int) -> None:
+    shapes = tensor_shapes(slo.names(spec), spec)
+    sources = {
+        n: random_bits(shape, torch.float32, seed + i)
+        for i, (n, shape) in enumerate(shapes.items())
+    }
+    plan = plan_for(spec, parts_for(slo.names(spec), spec), target_for(spec), {}, n_rows)
+    plain = plan_for(spec, parts_for(slo.names(spec), spec), target_for(spec), {})
+    check_plan(plan, shapes)
+    made, usual = run(plan, sources), run(plain, sources)
+    longer = {name for name in made if made[name].shape != usual[name].shape}
+    assert len(longer) == (1 if spec.tied else 2)
+    for name in longer:
+        assert torch.equal(bits(made[name][:-n_rows]), bits(usual[name]))
+        assert made[name].shape[0] == spec.vocab_size + n_rows and not made[name][-n_rows:].any()
+    again = restore(plan, made)
+    copies = {copy.source for copy in plan.copies}
+    assert all(torch.equal(bits(again[n]), bits(sources[n])) for n in sources.keys() - copies)
+
+
 def test_pairs_to_halves_by_hand() -> None:
     rows = torch.arange(8)  # two heads of four
     assert PairsToHalves(2).forward(rows).tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
