@@ -31,7 +31,7 @@ NEUTRAL = _words(
     "vocabulary workers name names date datetime timestamp elapsed seconds hours created "
     "updated description author authors project git commit sha hash host hostname uuid id "
     "notes note comment tags license language languages char chars idx word merges special "
-    "url sample samples sampling generate generation prompt perplexity ppl accuracy acc "
+    "url sample samples sampler sampling keep generate generation prompt perplexity ppl accuracy acc "
     "metric metrics best patience stopping shuffle split splits prefetch pin verbose debug "
     "profile profiler monitor interval every hardware smoothing flops mfu bin hub push overwrite "
     "experiment experiments org organization entity email user pid duration platform "
