@@ -338,7 +338,7 @@ TABLE: dict[str, Rule] = {
     **_rows(_neutral, "sliding_window_layer_stride", "sliding_window_layer_placing"),
     **_rows(_neutral, "is_decoder", "is_encoder_decoder", "bos_token_id", "eos_token_id"),
     **_rows(_neutral, "pad_token_id", "unk_token_id", "return_dict", "max_batch_size"),
-    **_rows(_neutral, "top_p", "max_new_tokens", "d_ff", "ffn_dim", "d_inner"),
+    **_rows(_neutral, "top_p", "top_k", "max_new_tokens", "d_ff", "ffn_dim", "d_inner"),
     **_rows(_neutral, "output_attentions", "output_hidden_states", "reorder_and_upcast_attn"),
     **_rows(_neutral, "max_length", "seq_len", "seq_length", "sequence_length", "max_seq_length"),
     **_rows(
@@ -359,6 +359,7 @@ TABLE: dict[str, Rule] = {
 # The same where another value may mean anything: it is not known.
 FINE_IF: dict[str, Rule] = {
     **_rows(_text, "model", "arch", "architecture", "model_size", "size"),
+    **_rows(_one_of("train", "training", "pretrain", "finetune", "resume", "eval"), "mode"),
     **_rows(_context, "max_len", "context_len", "ctx_len", "context", "seqlen", "ctx"),
 }
 

@@ -133,6 +133,7 @@ def test_what_is_neither_used_nor_neutral_is_named(
         {"head_dim": 8, "position_embedding_type": "absolute", "tie_weights": True},
         {"label_smoothing": 0.1, "use_kv_cache": True, "pin_memory": True, "scaler": 1},
         {"arch": "gpt", "model": "gpt2-mini", "tp_size": 8, "freeze_embeddings": True},
+        {"top_k": 200, "mode": "train", "keep_last": 3, "sampler": "x", "flops": 3.0},
         {"zero_init": True, "use_xformers": True, "use_ema": True, "pad_token": "x", "mfu": 0.3},
         {"activation": {"name": "gelu"}, "model_card": {"name": "x"}, "max_len": 24},
         {"attention": {"type": "causal", "dropout": 0.1}, "approximate": "erf"},
