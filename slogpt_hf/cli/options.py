@@ -157,7 +157,12 @@ def named_hub(
     from slogpt_hf.hub.client import hub_of
 
     settings = replace(merged(flags), repo_id=repo_id)
-    if settings.hub and not is_folder(Path(settings.hub)):
-        raise UsageError(f"{settings.hub}: no such folder of a hub.", hint="Check --hub.")
+    require_hub_folder(settings)
     with hub_of(settings, repo_id, progress.line) as hub:
         yield hub, settings
+
+
+def require_hub_folder(settings: Settings) -> None:
+    """Raise UsageError unless a hub that is only read is there."""
+    if settings.hub and not is_folder(Path(settings.hub)):
+        raise UsageError(f"{settings.hub}: no such folder of a hub.", hint="Check --hub.")

@@ -14,10 +14,9 @@ from slogpt_hf.cli.options import (
     print_json,
     progress_for,
     quiet_option,
+    require_hub_folder,
     settings_options,
 )
-from slogpt_hf.errors import UsageError
-from slogpt_hf.files import is_folder
 
 if TYPE_CHECKING:
     from slogpt_hf.verification import Verification
@@ -68,9 +67,7 @@ def command(
 
     repo_id, tag = parse_release(release)
     settings = merged(flags)
-    folder = Path(settings.hub) if settings.hub else None
-    if folder and not is_folder(folder):
-        raise UsageError(f"{folder}: no such folder of a hub.", hint="Check --hub.")
+    require_hub_folder(settings)
     named = public_key or identity or identity_provider
     key = Path(public_key) if public_key else None
     with hub_of(settings, repo_id) as hub:

@@ -21,7 +21,15 @@ from slogpt_hf.hub.attempts import (
     persevere,
     status_of,
 )
-from slogpt_hf.hub.credentials import EMBEDDED, Credentials, authorise, find_credentials
+from slogpt_hf.hub.credentials import (
+    EMBEDDED,
+    NONE,
+    OIDC_SOURCES,
+    Credentials,
+    authorise,
+    find_credentials,
+    source_of,
+)
 from slogpt_hf.hub.session import session
 from slogpt_hf.redaction import without_secrets
 from slogpt_hf.settings import Settings
@@ -133,6 +141,29 @@ def hub_of(
     folder = Path(settings.hub) if settings.hub else None
     credentials = find_credentials(settings, repo_id, endpoint_of_environment(), tell)
     with open_hub(folder, credentials, tell) as hub:
+        yield hub
+
+
+@contextmanager
+def hub_to_search(
+    settings: Settings, tell: Callable[[str], None] = lambda text: None
+) -> Iterator[Hub]:
+    """The hub that the settings name, for what is about no repository, for the time of the block.
+
+    A CI's identity is left alone, since a token for it is for one repository.
+
+    Args:
+        settings: ``hub``, ``token_file`` and ``oidc`` count.
+        tell: told of waits.
+
+    Raises:
+        UsageError: the folder cannot serve as a hub, or what should be a token is none.
+    """
+    if source_of(settings) in OIDC_SOURCES:
+        with open_hub(None, Credentials(NONE, False, lambda: None), tell) as hub:
+            yield hub
+        return
+    with hub_of(settings, "", tell) as hub:
         yield hub
 
 
