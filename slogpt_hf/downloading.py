@@ -6,6 +6,7 @@ A download that was stopped goes on where it was. A release of slogpt-hf is chec
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from urllib.parse import quote
 
@@ -29,6 +31,7 @@ from slogpt_hf.files import (
 )
 from slogpt_hf.hub.attempts import causes
 from slogpt_hf.hub.client import Hub, request
+from slogpt_hf.hub.download import fetch
 from slogpt_hf.hub.state import DEFAULT_BRANCH
 from slogpt_hf.hub.tree import Digests, HubFile, files_at
 from slogpt_hf.hub.versions import require_ref
@@ -42,7 +45,7 @@ from slogpt_hf.verification.contents import Contents
 MODELS = "models"
 CANONICAL_ID = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)  # such as gpt2: of no namespace
 LOCAL_NAME = re.compile(r"\w[\w. +@=-]{0,199}")
-CLIENT_FOLDER = (".cache", "huggingface")  # where the client notes what it has
+PARTS = ".slogpt-hf"  # folder of files that are on the way
 SMALL_BYTES = 8_000_000  # files that are fetched side by side: none takes long to stop
 WORKERS = 8
 
@@ -142,10 +145,10 @@ def download_model(
     if final.exists() or final.is_symlink():
         return _as_it_is(hub, plan, tree, progress)
     with resumable_folder(final) as work:
+        _keep_only(work, plan)
         _require_space(work, plan.n_bytes)
-        with progress.client_stage("download", plan.n_bytes):
-            _fetch(hub, plan, tree, work)
-        _prune(work, tree)
+        _fetch(hub, plan, tree, work, progress)
+        shutil.rmtree(work / PARTS)
         contents, wrong = _read(work, tree, progress)
         for name in wrong:
             (work / name).unlink(missing_ok=True)
@@ -193,12 +196,11 @@ def _local_name(repo_id: str, local_name: str | None) -> str:
 
 
 def _require_safe(repo_id: str, names: Iterable[str]) -> None:
-    """Raise HubError where a path of a repository would leave the folder, or is the client's."""
+    """Raise HubError where a path of a repository would leave the folder, or is none of a model."""
     for name in map(str, names):
         parts = name.split("/")
-        own = tuple(part.lower() for part in parts[: len(CLIENT_FOLDER)]) == CLIENT_FOLDER
         odd = "\\" in name or not name.isprintable() or any(p in ("", ".", "..") for p in parts)
-        if odd or own or parts[0].lower() == ".git":
+        if odd or parts[0].lower() in (".git", PARTS):
             raise HubError(
                 f"{repo_id}: holds a file of the name {name[:100]!a}, which is not written here.",
                 hint="Ask its owner to rename it.",
@@ -216,45 +218,54 @@ def _require_space(work: Path, n_bytes: int) -> None:
         )
 
 
-def _fetch(hub: Hub, plan: Download, tree: Mapping[str, HubFile], work: Path) -> None:
+def _fetch(
+    hub: Hub, plan: Download, tree: Mapping[str, HubFile], work: Path, progress: Progress
+) -> None:
     """Get every file: the small ones side by side, the others in turn."""
+    lock, parts = Lock(), work / PARTS
 
-    def fetch(name: str) -> None:
-        try:
-            request(
-                hub,
-                f"downloading {name}",
-                plan.repo_id,
-                lambda: hub.api.hf_hub_download(
-                    plan.repo_id, name, revision=plan.commit, local_dir=work
-                ),
-            )
-        except HubError as error:
-            for cause in causes(error):
-                if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
-                    raise cause from None
-            raise
+    def get(name: str) -> None:
+        file, path = tree[name], work / name
+        part = parts / hashlib.sha256(name.encode()).hexdigest()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            try:
+                fetch(hub, plan.repo_id, plan.commit, name, part, file.n_bytes, advanced)
+            except HubError as error:
+                for cause in causes(error):
+                    if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
+                        raise cause from None
+                raise
+            part.replace(path)
 
     small = [name for name, file in tree.items() if file.n_bytes <= SMALL_BYTES]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            list(pool.map(fetch, small))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    for name in tree.keys() - set(small):
-        fetch(name)
+    with progress.stage("download", plan.n_bytes) as advance:
+
+        def advanced(n_bytes: int) -> None:
+            with lock:
+                advance(n_bytes)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            try:
+                list(pool.map(get, small))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        for name in sorted(tree.keys() - set(small)):
+            get(name)
 
 
-def _prune(work: Path, tree: Mapping[str, HubFile]) -> None:
-    """Remove what is not of this commit: the client's notes, and files of an earlier attempt."""
-    shutil.rmtree(work.joinpath(*CLIENT_FOLDER), ignore_errors=True)
-    for path in sorted(work.rglob("*"), reverse=True):
+def _keep_only(work: Path, plan: Download) -> None:
+    """Remove what an earlier attempt left of another commit or repository."""
+    noted, said = work / PARTS / "of", f"{plan.repo_id}@{plan.commit}"
+    if noted.is_file() and noted.read_text("utf-8") == said:
+        return
+    for path in work.iterdir():
         if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path.relative_to(work).as_posix() not in tree:
+            shutil.rmtree(path)
+        else:
             path.unlink()
+    write_atomically(noted, said)
 
 
 def _read(
