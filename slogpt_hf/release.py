@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from slogpt_hf.card.record import Record, read_record
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
-from slogpt_hf.hub.preflight import require_write_access
+from slogpt_hf.hub.preflight import repo_of_account, require_write_access
 from slogpt_hf.hub.publish import (
     Publication,
     TagTakenError,
@@ -121,6 +122,50 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
             return published
         _require_publishable(hub, state, settings, _tag(settings, values))
         return _publish(hub, artefact, settings, state, progress)
+
+
+def push_checkpoint(
+    dataset: str,
+    model: Path,
+    settings: Settings,
+    progress: Progress = SILENT,
+    *,
+    repo_name: str | None = None,
+    event: Event | None = None,
+) -> Release:
+    """Release a checkpoint whose vocabulary is that of ``dataset``: proven, committed, tagged.
+
+    Args:
+        dataset: a name below ``datasets/``, a folder or file with ``meta.pkl``, or ``-`` for what
+            the settings and the checkpoint itself say.
+        model: file or folder that the trainer saved.
+        settings: how; ``repo_id`` is where to, unless ``repo_name`` says it.
+        progress: told what happens.
+        repo_name: NAMESPACE/NAME, or the name of a repository of the token's own account.
+        event: of the CI at hand.
+
+    Raises:
+        SloGPTError: as ``release_checkpoints`` raises it.
+    """
+    if dataset != "-":
+        settings = replace(settings, dataset=dataset)
+    settings = with_repo(settings, repo_name, progress)
+    return next(release_checkpoints([model], settings, progress, event=event))
+
+
+def with_repo(settings: Settings, repo_name: str | None, progress: Progress = SILENT) -> Settings:
+    """The settings with the repository that ``repo_name`` stands for, if it is given.
+
+    Raises:
+        UsageError: it cannot name a repository.
+        HubError: it has no namespace, and whose the token is could not be found out.
+    """
+    if repo_name is None:
+        return settings
+    if "/" not in repo_name:
+        with hub_of(settings, repo_name, progress.line) as hub:
+            repo_name = repo_of_account(hub, repo_name)
+    return replace(settings, repo_id=repo_name)
 
 
 def _publish(
