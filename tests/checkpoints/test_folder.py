@@ -120,7 +120,7 @@ def test_folders_without_a_model(tmp_path: Path) -> None:
 def test_two_models_are_not_chosen_between(tmp_path: Path) -> None:
     path = run(tmp_path)
     (path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="holds both"):
+    with pytest.raises(UsageError, match=r"holds model\.pt and model\.safetensors, and"):
         read(path, BARE)
 
 
