@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import quote
 
 from slogpt_hf.card.ledger import COMMIT
 from slogpt_hf.card.record import RECORD_FILE, dump_json, is_record
@@ -30,7 +29,7 @@ from slogpt_hf.files import (
     write_atomically,
 )
 from slogpt_hf.hub.attempts import causes
-from slogpt_hf.hub.client import Hub, request
+from slogpt_hf.hub.client import Hub, place_of, request
 from slogpt_hf.hub.download import fetch
 from slogpt_hf.hub.state import DEFAULT_BRANCH
 from slogpt_hf.hub.tree import Digests, HubFile, files_at
@@ -140,7 +139,7 @@ def download_model(
     plan = Download(
         *(True, repo_id, revision, info.sha, final),
         n_bytes=sum(file.n_bytes for file in tree.values()),
-        repo_url=repo_url(hub, repo_id),
+        repo_url=place_of(hub.shown_endpoint, hub.folder, repo_id),
     )
     if final.exists() or final.is_symlink():
         return _as_it_is(hub, plan, tree, progress)
@@ -176,13 +175,6 @@ def require_repo(repo_id: str) -> None:
         raise UsageError(
             f"{repo_id[:100]!r} is no name of a model.", hint="Write e.g. me/my-model, or gpt2."
         )
-
-
-def repo_url(hub: Hub, repo_id: str) -> str:
-    """Where a repository is: its page, or the git repository below an embedded hub's folder."""
-    if hub.folder is not None:
-        return Path(hub.folder, f"{repo_id}.git").absolute().as_uri()
-    return f"{hub.shown_endpoint}/{quote(repo_id)}"
 
 
 def _local_name(repo_id: str, local_name: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,7 +18,8 @@ from slogpt_hf.build import (
     tokenizer_for,
 )
 from slogpt_hf.card import require_card_options
-from slogpt_hf.card.record import Record, read_record
+from slogpt_hf.card.record import Record, is_artefact, read_record
+from slogpt_hf.datasets import find_meta, read_meta
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
@@ -138,7 +140,7 @@ def push_checkpoint(
     Args:
         dataset: a name below ``datasets/``, a folder or file with ``meta.pkl``, or ``-`` for what
             the settings and the checkpoint itself say.
-        model: file or folder that the trainer saved.
+        model: file or folder that the trainer saved, or the artefact that was made of one.
         settings: how; ``repo_id`` is where to, unless ``repo_name`` says it.
         progress: told what happens.
         repo_name: NAMESPACE/NAME, or the name of a repository of the token's own account.
@@ -147,10 +149,32 @@ def push_checkpoint(
     Raises:
         SloGPTError: as ``release_checkpoints`` raises it.
     """
-    if dataset != "-":
+    artefact = is_artefact(model)
+    if artefact and dataset != "-":
+        _require_vocabulary(model, dataset)
+    elif dataset != "-":
         settings = replace(settings, dataset=dataset)
     settings = with_repo(settings, repo_name, progress)
+    if artefact:
+        return push(model, settings, progress)
     return next(release_checkpoints([model], settings, progress, event=event))
+
+
+def _require_vocabulary(artefact: Path, dataset: str) -> None:
+    """Raise where an artefact of characters was made with another vocabulary than a dataset's."""
+    record = read_record(artefact)
+    if record["tokenizer"].get("kind") != "characters":
+        return
+    vocabulary = read_meta(find_meta(dataset, Path()))
+    try:
+        entries = json.loads((artefact / "vocab.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        entries = None
+    if not isinstance(entries, dict) or not vocabulary.ids.items() <= entries.items():
+        raise UsageError(
+            f"{artefact}: was not converted with the vocabulary of {vocabulary.source}.",
+            hint="Name the dataset that it was converted with, or - for none.",
+        )
 
 
 def with_repo(settings: Settings, repo_name: str | None, progress: Progress = SILENT) -> Settings:

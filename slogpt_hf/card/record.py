@@ -50,6 +50,14 @@ def is_record(content: Any) -> bool:
     )
 
 
+def is_artefact(path: Path) -> bool:
+    """Whether a folder with a record lies at ``path``."""
+    try:
+        return (path / RECORD_FILE).is_file()
+    except OSError:
+        return False
+
+
 def artefact_files(folder: Path) -> dict[str, Path]:
     """Path in the artefact to file, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())

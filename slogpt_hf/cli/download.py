@@ -15,7 +15,6 @@ from slogpt_hf.cli.options import (
     print_table,
     progress_for,
     quiet_option,
-    require_hub_folder,
     settings_options,
 )
 from slogpt_hf.progress import human_bytes
@@ -60,7 +59,7 @@ def command(
     it is not what was proven (exit code 4).
     """
     from slogpt_hf.downloading import download_model, require_repo
-    from slogpt_hf.hub.client import hub_of
+    from slogpt_hf.hub.client import hub_of, require_hub_folder
 
     require_repo(repo)
     settings = merged(flags)

@@ -54,15 +54,16 @@ def command(
     """Publish the folder ARTEFACT that convert-model made: one commit, one tag.
 
     Every file must be the one that was proven, and the proof what --require-witness asks for.
-    With DATASET and MODEL the checkpoint MODEL is converted and proven first, as by release;
-    options of the conversion are for this form.
+    With DATASET and MODEL the checkpoint MODEL is converted and proven first, as by release, for
+    which the options of the conversion are; or MODEL is an artefact with DATASET's vocabulary.
     """
+    from slogpt_hf.card.record import is_artefact
     from slogpt_hf.release import push, push_checkpoint, with_repo
 
     if repo_name is not None and flags["repo_id"] is not None:
         raise UsageError("--repo-id and --repo_name are both given.", hint="Leave one of them out.")
     given = [f"--{n.replace('_', '-')}" for n in OF_A_CONVERSION if flags[n] not in (None, ())]
-    if len(paths) == 1 and given:
+    if given and (len(paths) == 1 or is_artefact(Path(paths[-1]))):
         raise UsageError(
             f"{', '.join(given)}: an artefact is published as it was proven.",
             hint="Convert the checkpoint with it: slogpt-hf push DATASET MODEL ...",

@@ -13,7 +13,6 @@ from slogpt_hf.cli.options import (
     print_json,
     progress_for,
     quiet_option,
-    require_hub_folder,
     settings_options,
 )
 from slogpt_hf.hub.search import DEFAULT_LIMIT, SORTS
@@ -53,7 +52,7 @@ def command(
     **flags: Any,
 ) -> None:
     """Search the hub for models that generate text and whose name matches QUERY."""
-    from slogpt_hf.hub.client import hub_to_search
+    from slogpt_hf.hub.client import hub_to_search, require_hub_folder
     from slogpt_hf.hub.search import search_models
 
     settings = merged(flags)

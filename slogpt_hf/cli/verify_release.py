@@ -14,7 +14,6 @@ from slogpt_hf.cli.options import (
     print_json,
     progress_for,
     quiet_option,
-    require_hub_folder,
     settings_options,
 )
 
@@ -61,7 +60,7 @@ def command(
     Every file is downloaded and hashed. Naming a key or an identity requires its signature. Exit
     code 0: all is as it was proven and signed; 4: something is not.
     """
-    from slogpt_hf.hub.client import hub_of
+    from slogpt_hf.hub.client import hub_of, require_hub_folder
     from slogpt_hf.signing import Signer
     from slogpt_hf.verification import ReleaseError, parse_release, verify_release
 

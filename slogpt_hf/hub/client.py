@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
-from slogpt_hf.errors import HubError, SloGPTError
+from slogpt_hf.errors import HubError, SloGPTError, UsageError
+from slogpt_hf.files import is_folder
 from slogpt_hf.hub.attempts import (
     CLIENT,
     LFS_REFUSAL,
@@ -165,6 +167,19 @@ def hub_to_search(
         return
     with hub_of(settings, "", tell) as hub:
         yield hub
+
+
+def place_of(endpoint: str, folder: str | Path | None, repo_id: str) -> str:
+    """URL of a repository: its page, or the git repository below an embedded hub's folder."""
+    if folder is not None:
+        return Path(folder, f"{repo_id}.git").absolute().as_uri()
+    return f"{endpoint}/{quote(repo_id)}"
+
+
+def require_hub_folder(settings: Settings) -> None:
+    """Raise UsageError unless the embedded hub that is only read is there."""
+    if settings.hub and not is_folder(Path(settings.hub)):
+        raise UsageError(f"{settings.hub}: no such folder of a hub.", hint="Check --hub.")
 
 
 def endpoint_of_environment() -> str:
