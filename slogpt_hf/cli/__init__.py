@@ -26,6 +26,7 @@ COMMANDS = {
     "release": ("release", "Convert checkpoints, prove them, publish them."),
     "plan": ("plan", "Show which checkpoints are new, and would be released."),
     "watch": ("watch", "Release what is new: once, or again and again."),
+    "convert": ("convert_dataset", "Convert a dataset into parquet files, or back."),
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
     "verify": ("verify", "Run the parity gate on a checkpoint and an artefact."),
     "push": ("push", "Publish a proven artefact."),
