@@ -36,7 +36,8 @@ COMMANDS = {
     "diff": ("diff", "Show what changed between two releases."),
     "search": ("search", "Search the hub for models that generate text."),
     "download": ("download", "Download a model; a release is checked."),
-    "list": ("list", "List the models that were downloaded or converted."),
+    # A module called list would hide the builtin in this one.
+    "list": ("listing", "List the models that were downloaded or converted."),
     "card": ("card", "Render the model card of an artefact."),
     "inspect": ("inspect", "Show what a checkpoint is."),
     "discover": ("discover", "Find settings that a checkpoint does not record."),
