@@ -219,16 +219,21 @@ def _fetch(
     def get(name: str) -> None:
         file, path = tree[name], work / name
         part = parts / hashlib.sha256(name.encode()).hexdigest()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
                 fetch(hub, plan.repo_id, plan.commit, name, part, file.n_bytes, advanced)
-            except HubError as error:
-                for cause in causes(error):
-                    if isinstance(cause, OSError) and cause.errno in DISK_ERRORS:
-                        raise cause from None
+                part.replace(path)
+        except (HubError, OSError) as error:
+            cause = next((c for c in causes(error) if isinstance(c, OSError)), None)
+            if cause is not None and cause.errno in DISK_ERRORS:
+                raise cause from None
+            if isinstance(error, HubError):
                 raise
-            part.replace(path)
+            raise HubError(
+                f"{plan.repo_id}: the file {name[:100]!a} cannot be written ({error.strerror}).",
+                hint="Ask its owner to rename it.",
+            ) from error
 
     small = [name for name, file in tree.items() if file.n_bytes <= SMALL_BYTES]
     with progress.stage("download", plan.n_bytes) as advance:

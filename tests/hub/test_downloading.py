@@ -177,6 +177,23 @@ def test_path_of_a_repository_that_leads_elsewhere(
     assert not (tmp_path / "models").exists() and not (tmp_path / "evil").exists()
 
 
+@pytest.mark.parametrize("paths", [["a", "a/b"], ["x" * 300]])
+def test_path_of_a_repository_that_cannot_be(
+    intercepted: Any, paths: list[str], tmp_path: Path
+) -> None:
+    def intercept(request: Any) -> Response | None:
+        if "resolve" in request.path:
+            return Response(200, b"x")
+        if "tree" not in request.path:
+            return None
+        file = {"type": "file", "oid": "0" * 40, "size": 1}
+        return json_response([file | {"path": path} for path in paths])
+
+    with pytest.raises(HubError, match=r"cannot be written|other bytes"):
+        intercepted(intercept)
+    assert not (tmp_path / "models/me_model").exists()
+
+
 def test_commit_that_is_none(intercepted: Any, tmp_path: Path) -> None:
     def intercept(request: Any) -> Response | None:
         is_info = request.path[:2] == ("api", "models") and "tree" not in request.path
