@@ -236,7 +236,8 @@ def _fetch(
             ) from error
 
     small = [name for name, file in tree.items() if file.n_bytes <= SMALL_BYTES]
-    with progress.stage("download", plan.n_bytes) as advance:
+    missing = max(0, plan.n_bytes - bytes_below(work))
+    with progress.stage("download", missing) as advance:
 
         def advanced(n_bytes: int) -> None:
             with lock:

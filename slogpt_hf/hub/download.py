@@ -92,13 +92,12 @@ def fetch(
         name: path of the file in the repository.
         part: where it goes; holds the file when this returns.
         n_bytes: of the whole file.
-        advance: told the bytes of each piece, and those that were there.
+        advance: told the bytes of each piece that arrives.
 
     Raises:
         HubError: the hub refused, could not be reached, or sent more than ``n_bytes``.
     """
     part.touch()
-    advance(min(part.stat().st_size, n_bytes))
     while part.stat().st_size < n_bytes:
         request(
             hub,
@@ -140,7 +139,6 @@ def _go_on(
                 response.read()
             hf_raise_for_status(response)
             if start and response.status_code != 206:
-                advance(-start)
                 start = done = 0
             with part.open("r+b") as file:
                 file.truncate(done)

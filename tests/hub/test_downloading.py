@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from slogpt_hf.errors import HubError, UsageError
 from slogpt_hf.hub.client import Hub, hub_of, open_hub
 from slogpt_hf.hub.embedded import serve
 from slogpt_hf.hub.embedded.wire import Response, json_response
+from slogpt_hf.progress import Progress
 from slogpt_hf.settings import Settings
 
 REPO = "me/model"
@@ -212,6 +214,7 @@ def test_stopped_download_goes_on_where_it_was(
     intercepted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str]] = []
+    got_bytes: list[int] = []
 
     def note(request: Any) -> Response | None:
         if request.method == "GET" and (request.server == "lfs" or "resolve" in request.path):
@@ -219,7 +222,8 @@ def test_stopped_download_goes_on_where_it_was(
         return None
 
     def stop(n_bytes: int) -> None:
-        if n_bytes > 50_000:
+        got_bytes.append(n_bytes)
+        if sum(got_bytes) > 50_000:
             raise Stop
 
     got = downloading.fetch
@@ -234,7 +238,10 @@ def test_stopped_download_goes_on_where_it_was(
     assert 50_000 < arrived < len(FILES["model.safetensors"])
     monkeypatch.setattr(downloading, "fetch", got)
     asked.clear()
-    intercepted(note)
+    stream = io.StringIO()
+    intercepted(note, progress=Progress(stream))
+    missing = (len(FILES["model.safetensors"]) - arrived) / 1000
+    assert f"download: {missing:.1f} kB in" in stream.getvalue()
     # The hub's redirect to its storage, and the storage itself.
     assert asked == [("api", f"bytes={arrived}-"), ("lfs", f"bytes={arrived}-")]
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["me_model"]
