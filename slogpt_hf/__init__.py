@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from slogpt_hf.checkpoints import read_checkpoint
     from slogpt_hf.hub.embedded import serve
     from slogpt_hf.inspection import inspect_checkpoint
+    from slogpt_hf.manager import HuggingFaceManager
     from slogpt_hf.recorded import record_parity
     from slogpt_hf.release import Release, push, release_checkpoints
     from slogpt_hf.settings import Settings
     from slogpt_hf.simple_tokenizer import SimpleCharTokenizer
 
 __all__ = [
+    "HuggingFaceManager",
     "Release",
     "Settings",
     "SimpleCharTokenizer",
@@ -39,6 +41,7 @@ __all__ = [
     "verify",
 ]
 _HOMES = {
+    "HuggingFaceManager": "manager",
     "Release": "release",
     "Settings": "settings",
     "SimpleCharTokenizer": "simple_tokenizer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -159,6 +160,60 @@ def staged_folder(final: Path) -> Iterator[Path]:
             raise _unwritable(final, error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+@contextmanager
+def resumable_folder(final: Path) -> Iterator[Path]:
+    """A working folder that becomes ``final`` in one rename, or stays to be gone on with.
+
+    It is ``.NAME.partial`` beside ``final``, of one process at a time.
+
+    Raises:
+        UsageError: ``final`` exists, another process works on it, its parent cannot be written, or
+            the disk is full, also where the body meets that. Any other error is the body's own.
+    """
+    work = final.with_name(f".{final.name}.partial")
+    try:
+        if final.exists() or final.is_symlink():
+            raise UsageError(
+                f"{final}: exists already.", hint="Name another output, or remove it first."
+            )
+        work.mkdir(parents=True, exist_ok=True)
+        lock = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise _unwritable(final, error) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{final}: another process is writing it.", hint="Wait until it has ended."
+            ) from None
+        try:
+            yield work
+        except OSError as error:
+            if error.errno not in DISK_ERRORS:
+                raise
+            raise _unwritable(final, error) from error
+        try:
+            for path in (*work.rglob("*"), work):
+                _sync(path)
+            work.rename(final)
+            _sync(final.parent)
+        except OSError as error:
+            raise _unwritable(final, error) from error
+    finally:
+        os.close(lock)
+
+
+def bytes_below(folder: Path) -> int:
+    """Bytes of the files below a folder; links count as themselves."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(parent, name).lstat().st_size
+    return total
 
 
 def write_files(folder: Path, contents: Mapping[str, bytes]) -> None:

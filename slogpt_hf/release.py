@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from slogpt_hf.build import (
     tokenizer_for,
 )
 from slogpt_hf.card import require_card_options
-from slogpt_hf.card.record import Record, read_record
+from slogpt_hf.card.record import Record, is_artefact, read_record
 from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.datasets import find_meta, read_meta
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
-from slogpt_hf.hub.preflight import require_write_access
+from slogpt_hf.hub.preflight import repo_of_account, require_write_access
 from slogpt_hf.hub.publish import (
     Publication,
     TagTakenError,
@@ -169,6 +172,72 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
             return published
         _require_publishable(hub, state, settings, tag)
         return _publish(hub, artefact, settings, state, progress)
+
+
+def push_checkpoint(
+    dataset: str,
+    model: Path,
+    settings: Settings,
+    progress: Progress = SILENT,
+    *,
+    repo_name: str | None = None,
+    event: Event | None = None,
+) -> Release:
+    """Release a checkpoint whose vocabulary is that of ``dataset``: proven, committed, tagged.
+
+    Args:
+        dataset: a name below ``datasets/``, a folder or file with ``meta.pkl``, or ``-`` for what
+            the settings and the checkpoint itself say.
+        model: file or folder that the trainer saved, or the artefact that was made of one.
+        settings: how; ``repo_id`` is where to, unless ``repo_name`` says it.
+        progress: told what happens.
+        repo_name: NAMESPACE/NAME, or the name of a repository of the token's own account.
+        event: of the CI at hand.
+
+    Raises:
+        SloGPTError: as ``release_checkpoints`` raises it.
+    """
+    artefact = is_artefact(model)
+    if artefact and dataset != "-":
+        _require_vocabulary(model, dataset)
+    elif dataset != "-":
+        settings = replace(settings, dataset=dataset)
+    settings = with_repo(settings, repo_name, progress)
+    if artefact:
+        return push(model, settings, progress)
+    return next(release_checkpoints([model], settings, progress, event=event))
+
+
+def _require_vocabulary(artefact: Path, dataset: str) -> None:
+    """Raise where an artefact of characters was made with another vocabulary than a dataset's."""
+    record = read_record(artefact)
+    if record["tokenizer"].get("kind") != "characters":
+        return
+    vocabulary = read_meta(find_meta(dataset, Path()))
+    try:
+        entries = json.loads((artefact / "vocab.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        entries = None
+    if not isinstance(entries, dict) or not vocabulary.ids.items() <= entries.items():
+        raise UsageError(
+            f"{artefact}: was not converted with the vocabulary of {vocabulary.source}.",
+            hint="Name the dataset that it was converted with, or - for none.",
+        )
+
+
+def with_repo(settings: Settings, repo_name: str | None, progress: Progress = SILENT) -> Settings:
+    """The settings with the repository that ``repo_name`` stands for, if it is given.
+
+    Raises:
+        UsageError: it cannot name a repository.
+        HubError: it has no namespace, and whose the token is could not be found out.
+    """
+    if repo_name is None:
+        return settings
+    if "/" not in repo_name:
+        with hub_of(settings, repo_name, progress.line) as hub:
+            repo_name = repo_of_account(hub, repo_name)
+    return replace(settings, repo_id=repo_name)
 
 
 def _publish(

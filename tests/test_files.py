@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from slogpt_hf.errors import CheckpointError, UsageError
-from slogpt_hf.files import FILE_HINTS, require_file, staged_folder, stamp_of, write_atomically
+from slogpt_hf.files import (
+    FILE_HINTS,
+    bytes_below,
+    require_file,
+    resumable_folder,
+    staged_folder,
+    stamp_of,
+    write_atomically,
+)
 
 
 def test_folder_appears_whole(tmp_path: Path) -> None:
@@ -150,3 +158,45 @@ def test_folder_in_place_of_the_text(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"report\.json: cannot be written"):
         write_atomically(tmp_path / "report.json", "x")
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_resumable_folder_is_gone_on_with_and_appears_whole(tmp_path: Path) -> None:
+    final = tmp_path / "models" / "mine"
+    with pytest.raises(ZeroDivisionError), resumable_folder(final) as work:
+        (work / "a").write_text("1")
+        raise ZeroDivisionError
+    assert not final.exists()
+    with resumable_folder(final) as work:
+        assert (work / "a").read_text() == "1"
+        with pytest.raises(UsageError, match="another process"), resumable_folder(final):
+            raise AssertionError
+    assert [path.name for path in final.parent.iterdir()] == ["mine"]
+    with pytest.raises(UsageError, match="exists already"), resumable_folder(final):
+        raise AssertionError
+
+
+def test_resumable_folder_is_no_link_and_no_file(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / ".mine.partial").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / ".file.partial").write_text("x")
+    for name in ("mine", "file"):
+        with (
+            pytest.raises(UsageError, match="cannot be written"),
+            resumable_folder(tmp_path / name),
+        ):
+            raise AssertionError
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_resumable_folder_on_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No space left"), resumable_folder(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_bytes_below(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(bytes(70))
+    (tmp_path / "c").write_bytes(bytes(7))
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert bytes_below(tmp_path) == 77
+    assert bytes_below(tmp_path / "absent") == 0

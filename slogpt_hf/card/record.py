@@ -56,6 +56,14 @@ def has_tokenizer_in(record: Mapping[str, Any]) -> bool:
     return isinstance(tokenizer, dict) and tokenizer.get("kind") != "none"
 
 
+def is_artefact(path: Path) -> bool:
+    """Whether a folder with a record lies at ``path``."""
+    try:
+        return (path / RECORD_FILE).is_file()
+    except OSError:
+        return False
+
+
 def artefact_files(folder: Path) -> dict[str, Path]:
     """Path in the artefact to file, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())

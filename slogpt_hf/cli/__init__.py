@@ -26,6 +26,7 @@ COMMANDS = {
     "release": ("release", "Convert checkpoints, prove them, publish them."),
     "plan": ("plan", "Show which checkpoints are new, and would be released."),
     "watch": ("watch", "Release what is new: once, or again and again."),
+    "convert": ("convert_dataset", "Convert a dataset into parquet files, or back."),
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
     "verify": ("verify", "Run the parity gate on a checkpoint and an artefact."),
     "push": ("push", "Publish a proven artefact."),
@@ -33,6 +34,10 @@ COMMANDS = {
     "releases": ("releases", "List the releases of a repository."),
     "rollback": ("rollback", "Make a branch hold an older release or a candidate."),
     "diff": ("diff", "Show what changed between two releases."),
+    "search": ("search", "Search the hub for models that generate text."),
+    "download": ("download", "Download a model; a release is checked."),
+    # A module called list would hide the builtin in this one.
+    "list": ("listing", "List the models that were downloaded or converted."),
     "card": ("card", "Render the model card of an artefact."),
     "inspect": ("inspect", "Show what a checkpoint is."),
     "discover": ("discover", "Find settings that a checkpoint does not record."),

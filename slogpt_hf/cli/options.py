@@ -7,14 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from slogpt_hf.cli import printable
-from slogpt_hf.errors import UsageError
-from slogpt_hf.files import is_folder
 from slogpt_hf.progress import Progress
 from slogpt_hf.settings import CHOICES, NAMES, Settings, load_settings
 
@@ -155,10 +152,9 @@ def named_hub(
         UsageError: ``repo_id`` is not NAMESPACE/NAME, or there is no folder of a hub.
         HubError: the hub refused to exchange an OIDC identity for a token.
     """
-    from slogpt_hf.hub.client import hub_of
+    from slogpt_hf.hub.client import hub_of, require_hub_folder
 
     settings = replace(merged(flags), repo_id=repo_id)
-    if settings.hub and not is_folder(Path(settings.hub)):
-        raise UsageError(f"{settings.hub}: no such folder of a hub.", hint="Check --hub.")
+    require_hub_folder(settings)
     with hub_of(settings, repo_id, progress.line) as hub:
         yield hub, settings

@@ -16,8 +16,6 @@ from slogpt_hf.cli.options import (
     quiet_option,
     settings_options,
 )
-from slogpt_hf.errors import UsageError
-from slogpt_hf.files import is_folder
 
 if TYPE_CHECKING:
     from slogpt_hf.verification import Verification
@@ -62,15 +60,13 @@ def command(
     Every file is downloaded and hashed. Naming a key or an identity requires its signature. Exit
     code 0: all is as it was proven and signed; 4: something is not.
     """
-    from slogpt_hf.hub.client import hub_of
+    from slogpt_hf.hub.client import hub_of, require_hub_folder
     from slogpt_hf.signing import Signer
     from slogpt_hf.verification import ReleaseError, parse_release, verify_release
 
     repo_id, tag = parse_release(release)
     settings = merged(flags)
-    folder = Path(settings.hub) if settings.hub else None
-    if folder and not is_folder(folder):
-        raise UsageError(f"{folder}: no such folder of a hub.", hint="Check --hub.")
+    require_hub_folder(settings)
     named = public_key or identity or identity_provider
     key = Path(public_key) if public_key else None
     with hub_of(settings, repo_id) as hub:

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
-from slogpt_hf.errors import HubError, SloGPTError
+from slogpt_hf.errors import HubError, SloGPTError, UsageError
+from slogpt_hf.files import is_folder
 from slogpt_hf.hub.attempts import (
     CLIENT,
     LFS_REFUSAL,
@@ -21,7 +23,15 @@ from slogpt_hf.hub.attempts import (
     persevere,
     status_of,
 )
-from slogpt_hf.hub.credentials import EMBEDDED, Credentials, authorise, find_credentials
+from slogpt_hf.hub.credentials import (
+    EMBEDDED,
+    NONE,
+    OIDC_SOURCES,
+    Credentials,
+    authorise,
+    find_credentials,
+    source_of,
+)
 from slogpt_hf.hub.session import session
 from slogpt_hf.redaction import without_secrets
 from slogpt_hf.settings import Settings
@@ -134,6 +144,42 @@ def hub_of(
     credentials = find_credentials(settings, repo_id, endpoint_of_environment(), tell)
     with open_hub(folder, credentials, tell) as hub:
         yield hub
+
+
+@contextmanager
+def hub_to_search(
+    settings: Settings, tell: Callable[[str], None] = lambda text: None
+) -> Iterator[Hub]:
+    """The hub that the settings name, for what is about no repository, for the time of the block.
+
+    A CI's identity is left alone, since a token for it is for one repository.
+
+    Args:
+        settings: ``hub``, ``token_file`` and ``oidc`` count.
+        tell: told of waits.
+
+    Raises:
+        UsageError: the folder cannot serve as a hub, or what should be a token is none.
+    """
+    if source_of(settings) in OIDC_SOURCES:
+        with open_hub(None, Credentials(NONE, False, lambda: None), tell) as hub:
+            yield hub
+        return
+    with hub_of(settings, "", tell) as hub:
+        yield hub
+
+
+def place_of(endpoint: str, folder: str | Path | None, repo_id: str) -> str:
+    """URL of a repository: its page, or the git repository below an embedded hub's folder."""
+    if folder is not None:
+        return Path(folder, f"{repo_id}.git").absolute().as_uri()
+    return f"{endpoint}/{quote(repo_id)}"
+
+
+def require_hub_folder(settings: Settings) -> None:
+    """Raise UsageError unless the embedded hub that is only read is there."""
+    if settings.hub and not is_folder(Path(settings.hub)):
+        raise UsageError(f"{settings.hub}: no such folder of a hub.", hint="Check --hub.")
 
 
 def endpoint_of_environment() -> str:

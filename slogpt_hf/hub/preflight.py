@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from slogpt_hf.errors import HubError
+from slogpt_hf.errors import HubError, UsageError
 from slogpt_hf.hub.attempts import persevere, status_of
 from slogpt_hf.hub.client import Hub, readable_errors
 from slogpt_hf.hub.credentials import Credentials
 from slogpt_hf.hub.oidc import SET_UP
+from slogpt_hf.settings import Settings
 
 CHECK = "checking write access"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -66,6 +67,39 @@ def require_write_access(
         )
     else:
         _require_creation(hub, repo_id, credentials, token)
+
+
+def repo_of_account(hub: Hub, name: str) -> str:
+    """NAMESPACE/NAME of a repository of the token's own account.
+
+    Raises:
+        UsageError: an OIDC token has no account, or ``name`` cannot name a repository.
+        HubError: there is no token, or the hub does not say whose it is.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    credentials = hub.credentials
+    if credentials is None or credentials.is_oidc:
+        raise UsageError(
+            f"{name[:100]!r} names no namespace, and an OIDC token has no account.",
+            hint="Write NAMESPACE/NAME.",
+        )
+    token = credentials.token() or (ANONYMOUS if _is_loopback(hub.endpoint) else None)
+    if token is None:
+        raise HubError(f"{name}: there is no token to publish with.", hint=WAYS)
+    with readable_errors("reading the account", name):
+        try:
+            account = persevere(lambda: hub.api.whoami(token=token), hub.tell)
+        except HfHubHTTPError as error:
+            if status_of(error) == 401:
+                raise _not_accepted(name, credentials) from error
+            raise
+    owner = _member(account, "name")
+    if not isinstance(owner, str):
+        raise HubError(f"{name}: the hub names no account.", hint="Write NAMESPACE/NAME.")
+    repo_id = f"{owner}/{name}"
+    Settings(repo_id=repo_id)
+    return repo_id
 
 
 def _require_write(hub: Hub, repo_id: str, credentials: Credentials, token: str) -> None:

@@ -75,6 +75,34 @@ def git_blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
+class Digests:
+    """SHA-256 and git's blob id of a file that is read in pieces.
+
+    Args:
+        n_bytes: of the whole file.
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        self._sha256 = hashlib.sha256()
+        self._sha1 = hashlib.sha1(b"blob %d\0" % n_bytes, usedforsecurity=False)
+
+    def update(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self._sha256.update(piece)
+        self._sha1.update(piece)
+
+    @property
+    def sha256(self) -> str:
+        """64 hex digits."""
+        return self._sha256.hexdigest()
+
+    def is_of(self, file: HubFile) -> bool:
+        """Whether the hub lists a file of this content."""
+        if file.sha256:
+            return file.sha256 == self._sha256.hexdigest()
+        return file.blob_id == self._sha1.hexdigest()
+
+
 def loaded_beside(found: Iterable[str], ours: Container[str]) -> list[str]:
     """Files that are not ours and that ``from_pretrained`` would read, sorted.
 

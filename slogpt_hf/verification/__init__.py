@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, REPORT_FILE, is_record
+from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, REPORT_FILE, Record, is_record
 from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.errors import SloGPTError, UsageError
 from slogpt_hf.hub.client import Hub
@@ -33,7 +33,7 @@ from slogpt_hf.verification.checks import (
     parsed,
 )
 from slogpt_hf.verification.code import check_code
-from slogpt_hf.verification.contents import commit_of_tag, hash_contents, read_texts
+from slogpt_hf.verification.contents import Contents, commit_of_tag, hash_contents, read_texts
 from slogpt_hf.verification.levels import check_level
 from slogpt_hf.verification.results import FAILED, NOT_CHECKED, Check
 
@@ -144,19 +144,55 @@ def verify_release(
     contents = hash_contents(
         hub, repo_id, commit, tree, texts, names, download=download, progress=progress
     )
-    report = parsed(texts.get(REPORT_FILE, b""))
-    checks = [
+    return judged(
+        *(hub.shown_endpoint, repo_id, tag, commit, record, contents),
+        signed=signed,
+        signer=signer,
+        require_signature=require_signature,
+        download=download,
+    )
+
+
+def judged(
+    endpoint: str,
+    repo_id: str,
+    tag: str,
+    commit: str,
+    record: Record,
+    contents: Contents,
+    *,
+    signed: dict[str, str] | SignatureError | None = None,
+    signer: Signer | None = None,
+    require_signature: bool = False,
+    download: bool = True,
+) -> Verification:
+    """The checks of a release whose files were read.
+
+    Args:
+        endpoint: base URL of the hub that it is from.
+        repo_id: NAMESPACE/NAME.
+        tag: of the release.
+        commit: that the files are of.
+        record: of the release.
+        contents: with the digests of all files that the record lists and that are there.
+        signed: what ``signer`` vouches for; why nothing; None if nothing could be looked at.
+        signer: whose signature it has to be; None for no one's.
+        require_signature: whether a signature that is missing or unchecked is a failure too.
+        download: whether the digests are those of the bytes.
+    """
+    report = parsed(contents.texts.get(REPORT_FILE, b""))
+    checks = (
         check_record(record, repo_id, tag),
         check_files(record, contents, download=download),
         check_parity(record, contents),
         check_level(record, report),
         check_code(record, contents),
         check_signature(record, contents, signed, signer, required=require_signature),
-    ]
-    others = tuple(sorted(tree.keys() - own_files(record)))
+    )
     found = stated(report if isinstance(report, dict) else None)
     return Verification(
-        *(repo_id, tag, commit, hub.shown_endpoint, tuple(checks), others),
+        *(repo_id, tag, commit, endpoint, checks),
+        others=tuple(sorted(contents.tree.keys() - own_files(record))),
         level=found.level,
         assumptions=found.assumptions,
     )

@@ -33,14 +33,14 @@ def read(path: Path, value: Any) -> Contents:
     return folder.read(path, lambda file: Contents(file, "file", value, (file,), ("inner.",)))
 
 
-@pytest.mark.parametrize("model", ["model.pt", "model.safetensors"])
+@pytest.mark.parametrize("model", folder.MODELS)
 def test_bare_state_dict_with_metadata(tmp_path: Path, model: str) -> None:
     recorded = {"step": 40, "loss": float("nan"), "config": {"n_head": 4}, "model": {"x": 1}}
     path = run(tmp_path, recorded, model)
     contents = read(path, BARE)
     assert folder.recognises(path)
     assert contents.path == path
-    assert contents.files == (path / "metadata.json", path / model)
+    assert contents.files == tuple(sorted((path / "metadata.json", path / model)))
     assert contents.notes == ("inner.",)
     assert contents.value["model"] == BARE
     assert contents.value["config"] == {"n_head": 4}
@@ -120,7 +120,7 @@ def test_folders_without_a_model(tmp_path: Path) -> None:
 def test_two_models_are_not_chosen_between(tmp_path: Path) -> None:
     path = run(tmp_path)
     (path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="holds both"):
+    with pytest.raises(UsageError, match=r"holds model\.pt and model\.safetensors, and"):
         read(path, BARE)
 
 
@@ -149,3 +149,10 @@ def test_what_the_file_reader_says_stands(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match=r"model\.pt: is damaged"):
         folder.read(run(tmp_path, {}), refuse)
+
+
+def test_several_model_files_are_not_chosen_from(tmp_path: Path) -> None:
+    path = run(tmp_path, model="checkpoint.pt")
+    (path / "pytorch_model.bin").write_bytes(b"x")
+    with pytest.raises(UsageError, match=r"holds checkpoint\.pt and pytorch_model\.bin, and"):
+        read(path, BARE)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
-from slogpt_hf.errors import HubError
+from slogpt_hf.errors import HubError, UsageError
 from slogpt_hf.hub import attempts
 from slogpt_hf.hub.client import Hub
 from slogpt_hf.hub.credentials import GITHUB, NONE, Credentials
 from slogpt_hf.hub.embedded import Request, Response, serve
-from slogpt_hf.hub.preflight import missing_right, require_write_access
+from slogpt_hf.hub.preflight import missing_right, repo_of_account, require_write_access
 
 REPO = "me/model"
 TOKEN = "planted-token-0123"
@@ -247,3 +247,45 @@ def test_a_missing_repository(hub: FakeHub, check: Check) -> None:
 )
 def test_missing_right(given: Any, missing: str | None) -> None:
     assert missing_right(given, REPO) == missing
+
+
+@pytest.fixture
+def owned(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Check]:
+    """Whose repository a bare name is: ``(name, source, token)`` to NAMESPACE/NAME."""
+    monkeypatch.setattr(attempts, "sleep", lambda seconds: None)
+    with serve(tmp_path, intercept=hub) as running:
+
+        def run(name: str = "model", source: str = "HF_TOKEN", token: str | None = TOKEN) -> str:
+            api = HfApi(endpoint=running.endpoint, token=False)
+            credentials = Credentials(source, False, lambda: token)
+            return repo_of_account(Hub(api, running.endpoint, None, credentials), name)
+
+        yield run
+
+
+def test_a_bare_name_is_of_the_tokens_account(hub: FakeHub, owned: Check) -> None:
+    hub.account = account("write", name="somebody")
+    assert owned() == "somebody/model"
+    hub.failures = [answer({}, 503)]
+    assert owned("other.model") == "somebody/other.model"
+
+
+@pytest.mark.parametrize("name", ["a b", "-x", "a..b", "", "x" * 200])
+def test_a_bare_name_that_is_none(name: str, owned: Check) -> None:
+    with pytest.raises(UsageError, match="NAMESPACE/NAME"):
+        owned(name)
+
+
+def test_a_bare_name_without_an_account(hub: FakeHub, owned: Check) -> None:
+    with pytest.raises(UsageError, match="OIDC token has no account"):
+        owned(source=GITHUB)
+    hub.account = answer({"type": "user", "name": 3})
+    with pytest.raises(HubError, match="names no account"):
+        owned()
+    hub.account = answer({"error": "Invalid credentials"}, 401)
+    with pytest.raises(HubError, match="does not know the token"):
+        owned()
+    nobody = Credentials(NONE, False, lambda: None)
+    api = HfApi(endpoint="https://hub.invalid", token=False)
+    with pytest.raises(HubError, match="no token to publish with"):
+        repo_of_account(Hub(api, "https://hub.invalid", None, nobody), "model")

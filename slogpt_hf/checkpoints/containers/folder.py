@@ -16,7 +16,7 @@ from slogpt_hf.errors import CheckpointError, UsageError, first_line
 from slogpt_hf.files import require_file
 
 NAME = "run folder"
-MODELS = ("model.pt", "model.safetensors")
+MODELS = ("model.pt", "model.safetensors", "checkpoint.pt", "pytorch_model.bin")
 METADATA = "metadata.json"
 MOST_METADATA_BYTES = 4 << 20  # a value made from JSON takes up to 25 times its text
 SHOWN = 8
@@ -40,7 +40,7 @@ def read(path: Path, read_file: Callable[[Path], Contents]) -> Contents:
         read_file: what reads the model file.
 
     Raises:
-        UsageError: no folder, no model file in it, or two.
+        UsageError: no folder, no model file in it, or several.
         CheckpointError: ``metadata.json`` is damaged; and what ``read_file`` raises.
     """
     inner = read_file(_model_in(path))
@@ -86,9 +86,10 @@ def _model_in(path: Path) -> Path:
     if len(there) == 1:
         return there[0]
     if there:
+        found = " and ".join(file.name for file in there)
         raise UsageError(
-            f"{path}: holds both {' and '.join(MODELS)}, and nothing says which one is meant.",
-            hint="Name one of the two files.",
+            f"{path}: holds {found}, and nothing says which one is meant.",
+            hint="Name one of these files.",
         )
     try:
         names = sorted(entry.name for entry in islice(path.iterdir(), MOST_ENTRIES))

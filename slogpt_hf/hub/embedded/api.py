@@ -16,6 +16,7 @@ from slogpt_hf.hub.embedded.store import read_settings, write_settings
 from slogpt_hf.hub.embedded.wire import JSON_LIMIT, RefusalError, Response, json_response
 
 _TRUE = frozenset({"1", "true", "True"})
+_SORTS = ("createdAt", "downloads", "lastModified", "likes", "trendingScore")
 
 
 def whoami(context: Context) -> Response:
@@ -83,25 +84,34 @@ def update_settings(context: Context) -> Response:
 
 
 def list_models(context: Context) -> Response:
-    """Search by `search`, `author`, `filter` and `pipeline_tag`; the newest first."""
+    """Search by `search`, `author`, `filter` and `pipeline_tag`; the newest first, or by `sort`."""
     request = context.request
     owner = context.is_owner
-    search, author = request.first("search").lower(), request.first("author")
+    words, author = request.first("search").lower().split(), request.first("author")
     wanted = {*request.query.get("filter", []), *request.query.get("pipeline_tag", [])}
+    sort, limit = request.first("sort", "lastModified"), request.first("limit")
+    if sort not in _SORTS:
+        raise RefusalError(400, f"Unknown sort {sort[:40]!r}. Known are {', '.join(_SORTS)}.")
+    if limit and not (limit.isascii() and limit.isdigit()):
+        raise RefusalError(400, f"The limit {limit[:40]!r} is not a number.")
     infos = []
     for repo in context.hub.store.repositories():
-        namespace = repo.id.partition("/")[0]
+        namespace, name = repo.id.partition("/")[0], repo.id.lower()
         hidden = not owner and read_settings(repo).get("private")
         commit = git.resolve(repo, "main")
-        if hidden or not commit or search not in repo.id.lower() or author not in ("", namespace):
+        if (
+            hidden
+            or not commit
+            or author not in ("", namespace)
+            or any(w not in name for w in words)
+        ):
             continue
         siblings = request.first("full") in _TRUE
         info = metadata.model_info(repo, commit, siblings=siblings, blobs=False)
         if wanted <= {*info["tags"], info.get("pipeline_tag")}:
             infos.append(info)
-    infos.sort(key=lambda info: str(info["lastModified"]), reverse=True)
-    limit = request.first("limit")
-    return json_response(infos[: int(limit)] if limit.isdigit() else infos)
+    infos.sort(key=lambda info: (info.get(sort, 0), info["lastModified"]), reverse=True)
+    return json_response(infos[: int(limit[:9])] if limit else infos)
 
 
 def model_info(context: Context) -> Response:

@@ -1,0 +1,206 @@
+"""Where rows of text begin: at documents, paragraphs or lines, as far as the text has them.
+
+Where a row begins depends on what is just before it, not on all that is: a change of a text moves
+no row but those that it touches. Only rows that are too long are cut by counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from slogpt_hf.datasets.ids import IdFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from slogpt_hf.datasets.ids import Ids
+    from slogpt_hf.parquet.spelling import Flags, Offsets, Spelling
+
+KINDS = ("documents", "paragraphs", "lines", "pieces")
+MOST_IDS = 8192  # of a row
+MOST_BYTES = 1 << 20  # of a row
+SENSIBLE = 4096  # ids that a row has on average, at most, for text to be taken as made of such rows
+LOOKBACK = 2  # ids before a row that tell whether it begins there
+CONTINUES = (0x80, 0xC0)  # a byte of UTF-8 in this range belongs to the one before
+
+
+class Rows(NamedTuple):
+    """Some whole rows: their ids, shape (n,), where each begins and the last ends, and the id
+    before them (None at the beginning of a file)."""
+
+    ids: Ids
+    bounds: Offsets
+    before: int | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a row of text is.
+
+    Attributes:
+        spelling: text of the ids.
+        kind: one of KINDS.
+    """
+
+    spelling: Spelling
+    kind: str
+
+    def begins(self, ids: Ids) -> Flags:
+        """Which ids begin a row; LOOKBACK ids before them come first and are not among them.
+
+        Args:
+            ids: shape (LOOKBACK + n,).
+
+        Returns:
+            Shape (n,).
+        """
+        import numpy as np
+
+        current, last, earlier = ids[2:], ids[1:-1], ids[:-2]
+        if self.kind == "documents":
+            return self._opens[current] | self._closes[last]
+        if self.kind == "lines":
+            return self._ends_line[last]
+        if self.kind == "paragraphs":
+            after = self._ends_paragraph[last] | (self._is_newline[last] & self._ends_line[earlier])
+            return after & ~self._starts_line[current]
+        return np.zeros(len(current), dtype=bool)
+
+    @cached_property
+    def most_ids(self) -> int:
+        """Of a row."""
+        longest = max(map(len, self.spelling.entries))
+        return max(1, min(MOST_IDS, MOST_BYTES // max(1, longest)))
+
+    def cuts(self, ids: Ids, begin: int, end: int) -> Iterator[int]:
+        """Where a row from ``begin`` to ``end`` is cut because it is too long, never within a
+        character if there is another place near by."""
+        while end - begin > self.most_ids:
+            cut = begin + self.most_ids
+            near = range(cut, max(cut - 4, begin), -1)
+            begin = next((i for i in near if self.is_whole(ids[i])), cut)
+            yield begin
+
+    def is_whole(self, i: int) -> bool:
+        """Whether an id does not begin within a character."""
+        entry = self.spelling.entries[i]
+        return not entry or not CONTINUES[0] <= entry[0] < CONTINUES[1]
+
+    @cached_property
+    def _opens(self) -> Flags:
+        return self.spelling.flags(self.spelling.opens)
+
+    @cached_property
+    def _closes(self) -> Flags:
+        return self.spelling.flags(self.spelling.closes)
+
+    @cached_property
+    def _ends_line(self) -> Flags:
+        return self._flags(lambda entry: entry.endswith(b"\n"))
+
+    @cached_property
+    def _ends_paragraph(self) -> Flags:
+        return self._flags(lambda entry: entry.endswith(b"\n\n"))
+
+    @cached_property
+    def _starts_line(self) -> Flags:
+        return self._flags(lambda entry: entry.startswith(b"\n"))
+
+    @cached_property
+    def _is_newline(self) -> Flags:
+        return self._flags(lambda entry: entry == b"\n")
+
+    def _flags(self, holds: Callable[[bytes], bool]) -> Flags:
+        return self.spelling.flags(i for i, e in enumerate(self.spelling.entries) if holds(e))
+
+
+def rule_for(file: IdFile, spelling: Spelling, looked_at: int) -> Rule:
+    """The rule that gives rows of sensible length at the beginning of a file: the first of KINDS.
+
+    Args:
+        file: of ids below the spelling's size.
+        spelling: text of the ids.
+        looked_at: how many ids decide.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    import numpy as np
+
+    n = min(file.n_ids, looked_at)
+    start = next(file.pieces(0, n, n))
+    ids = np.concatenate([start[:1], start[:1], start])
+    for kind in KINDS if spelling.marks_documents else KINDS[1:]:
+        rule = Rule(spelling, kind)
+        if n <= SENSIBLE * (1 + int(rule.begins(ids)[1:].sum())):
+            return rule
+    return Rule(spelling, KINDS[-1])
+
+
+def first_begin(file: IdFile, rule: Rule, at: int) -> int:
+    """The first place from ``at`` on where a row begins; ``at`` itself where none is near."""
+    if at <= 0 or at >= file.n_ids:
+        return max(0, min(at, file.n_ids))
+    import numpy as np
+
+    begin, end = max(0, at - LOOKBACK), min(file.n_ids, at + rule.most_ids)
+    (ids,) = file.pieces(begin, end, end - begin)
+    ids = np.concatenate([np.repeat(ids[:1], LOOKBACK - (at - begin)), ids])
+    found = np.flatnonzero(rule.begins(ids))
+    if len(found):
+        return at + int(found[0])
+    return next((at + i for i in range(min(4, end - at)) if rule.is_whole(ids[LOOKBACK + i])), at)
+
+
+def rows_between(file: IdFile, rule: Rule, begin: int, end: int, most: int) -> Iterator[Rows]:
+    """The rows from one begin of a row to another, many at a time.
+
+    Args:
+        file: of ids.
+        rule: what a row is.
+        begin: where the first begins.
+        end: where the last ends.
+        most: how many ids are read at once.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    import numpy as np
+
+    if begin >= end:
+        return
+    lookback = min(begin, LOOKBACK)
+    (start,) = file.pieces(begin - lookback, begin + 1, LOOKBACK + 1)
+    before = int(start[-2]) if lookback else None
+    # What is before a file is its first id: it neither ends nor begins anything more.
+    kept = np.concatenate([np.repeat(start[:1], LOOKBACK - lookback), start[:lookback]])
+    rest = start[:0]
+    for piece in file.pieces(begin, end, most):
+        seen = np.concatenate([kept, piece])
+        begins = np.flatnonzero(rule.begins(seen)) + len(rest)
+        ids, kept = np.concatenate([rest, piece]), seen[-LOOKBACK:]
+        bounds = _cut(rule, ids, begins)
+        last = int(bounds[-1])
+        if last:
+            yield Rows(ids[:last], bounds, before)
+            before = int(ids[last - 1])
+        rest = ids[last:]
+    if len(rest):
+        yield Rows(rest, np.array([0, len(rest)], dtype=np.int64), before)
+
+
+def _cut(rule: Rule, ids: Ids, begins: npt.NDArray[np.intp]) -> Offsets:
+    """Bounds of the rows that are whole, without those that are too long.
+
+    The last row, which goes on in the next piece, is not among them but for what is cut off.
+    """
+    import numpy as np
+
+    bounds = np.concatenate([[0], begins[begins > 0], [len(ids)]]).astype(np.int64)
+    long = np.flatnonzero(np.diff(bounds) > rule.most_ids)
+    cuts = [c for i in long for c in rule.cuts(ids, int(bounds[i]), int(bounds[i + 1]))]
+    return np.union1d(bounds[:-1], np.array(cuts, dtype=np.int64))
