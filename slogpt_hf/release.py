@@ -20,19 +20,24 @@ from slogpt_hf.card.record import Record, read_record
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
-from slogpt_hf.hub.preflight import require_write_access
 from slogpt_hf.hub.publish import (
     Publication,
     TagTakenError,
     publish_artefact,
-    require_free_tag,
-    require_private,
 )
 from slogpt_hf.hub.releases import Release, branch_for, published_release
 from slogpt_hf.hub.rounds import BranchMovedError, until_settled
 from slogpt_hf.hub.state import RepoState, read_state
 from slogpt_hf.hub.uploads import Uploads
-from slogpt_hf.hub.versions import FIRST, filled, next_version, ref_from
+from slogpt_hf.hub.versions import next_version, ref_from
+from slogpt_hf.naming import (
+    message_of,
+    require_names,
+    require_publishable,
+    revision_of,
+    tag_of,
+    template_values,
+)
 from slogpt_hf.parity.stated import stated
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.publishable import require_level, require_unchanged
@@ -82,15 +87,15 @@ def release_checkpoints(
             checkpoint = open_checkpoint(path, settings)
             choice = tokenizer_for(checkpoint, settings)
             found = source or provenance_of(path, checkpoint.files, event)
-            values = _values(checkpoint.facts.step, found.branch, today())
-            _require_names(settings, values)
+            values = template_values(checkpoint.facts.step, found.branch, today())
+            require_names(settings, values)
             digest = hash_checkpoint(checkpoint, progress)
             wanted = identity_of(digest, checkpoint, choice, settings)
-            state = read_state(hub, repo_id, _revision(settings, values))
-            if published := published_release(hub, state, wanted, _tag(settings, values)):
+            state = read_state(hub, repo_id, revision_of(settings, values))
+            if published := published_release(hub, state, wanted, tag_of(settings, values)):
                 yield published
                 continue
-            _require_publishable(hub, state, settings, _tag(settings, values))
+            require_publishable(hub, state, settings, tag_of(settings, values))
             with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
                 folder = Path(settings.output or Path(temporary, "artefact"))
                 with staged_folder(folder) as work:
@@ -114,12 +119,12 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
     require_unchanged(artefact, record, OVERLAPPED_BYTES)
     require_level(stated(record["parity"]), settings.require_witness, artefact, again=True)
     values = _record_values(record)
-    _require_names(settings, values)
+    require_names(settings, values)
     with hub_of(settings, repo_id, progress.line) as hub:
-        state = read_state(hub, repo_id, _revision(settings, values))
-        if published := published_release(hub, state, record["identity"], _tag(settings, values)):
+        state = read_state(hub, repo_id, revision_of(settings, values))
+        if published := published_release(hub, state, record["identity"], tag_of(settings, values)):
             return published
-        _require_publishable(hub, state, settings, _tag(settings, values))
+        require_publishable(hub, state, settings, tag_of(settings, values))
         return _publish(hub, artefact, settings, state, progress)
 
 
@@ -128,7 +133,7 @@ def _publish(
 ) -> Release:
     """Publish a finished artefact; where other releases come first, plan again behind them."""
     record = read_record(folder)
-    tag = _tag(settings, _record_values(record))
+    tag = tag_of(settings, _record_values(record))
     uploads = Uploads(hub, state.repo_id, settings.transfer)
     # A repository that was there and vanished meanwhile is not made again: it might become public.
     create = settings.create and not state.exists
@@ -157,7 +162,7 @@ def _publish_behind(
     values = _record_values(record) | {"version": version}
     tag = ref_from(settings.tag, values)
     branch = branch_for(settings.promote, record, state)
-    message = _message(settings, values, tag)
+    message = message_of(settings, values, tag)
     stamps = {
         "repo_id": state.repo_id,
         "version": version,
@@ -177,7 +182,7 @@ def _publish_behind(
             try:
                 commit = publish_artefact(hub, publication, state, uploads)
             except TagTakenError as error:
-                if _tag(settings, values) is not None:
+                if tag_of(settings, values) is not None:
                     raise
                 # Another branch's release took the version: the next one is free.
                 raise BranchMovedError(error.message) from error
@@ -194,48 +199,5 @@ def _preflight(settings: Settings) -> str:
     return settings.repo_id
 
 
-def _values(step: int | None, branch: str | None, date: str) -> dict[str, Any]:
-    """What templates know before there is a version."""
-    return {"step": step, "branch": branch, "date": date}
-
-
 def _record_values(record: Record) -> dict[str, Any]:
-    return _values(record["checkpoint"]["step"], record["source"]["branch"], record["date"])
-
-
-def _require_names(settings: Settings, values: dict[str, Any]) -> None:
-    """Raise UsageError where a template cannot be filled, before anything takes long."""
-    with_version = values | {"version": FIRST}
-    _revision(settings, values)
-    _message(settings, with_version, ref_from(settings.tag, with_version))
-
-
-def _revision(settings: Settings, values: dict[str, Any]) -> str:
-    return ref_from(settings.revision, values, "revision")
-
-
-def _tag(settings: Settings, values: dict[str, Any]) -> str | None:
-    """The tag of a release whose version is not known yet; None if its version decides."""
-    return None if "{version}" in settings.tag else ref_from(settings.tag, values)
-
-
-def _message(settings: Settings, values: dict[str, Any], tag: str) -> str:
-    if settings.message is not None:
-        message = filled(settings.message, values | {"tag": tag}, "message")
-        if not message.strip():
-            raise UsageError("--message is empty.", hint="Leave it out, or say something.")
-        return message
-    version = values["version"]
-    return f"Release {version}" if tag == f"v{version}" else f"Release {version} ({tag})"
-
-
-def _require_publishable(hub: Hub, state: RepoState, settings: Settings, tag: str | None) -> None:
-    """Find before a long conversion what the hub would refuse after it."""
-    assert hub.credentials is not None
-    require_write_access(
-        hub, state.repo_id, hub.credentials, exists=state.exists, create=settings.create
-    )
-    if tag is not None:
-        require_free_tag(tag, state.revision, state)
-    if settings.private and state.exists:
-        require_private(hub, state.repo_id)
+    return template_values(record["checkpoint"]["step"], record["source"]["branch"], record["date"])
