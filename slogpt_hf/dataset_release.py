@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, Record, artefact_files, dump_json
+from slogpt_hf.dataset_build import convert_dataset
+from slogpt_hf.datasets.ids import find_id_files
 from slogpt_hf.errors import CheckpointError, HubError, ParityError, UsageError
 from slogpt_hf.files import sha256_of
 from slogpt_hf.hub.client import DATASET, Hub, hub_of, readable_errors, request
@@ -30,6 +33,7 @@ from slogpt_hf.naming import (
 from slogpt_hf.parquet.back import needed_files
 from slogpt_hf.parquet.card import render_dataset_card
 from slogpt_hf.parquet.record import published_dataset, read_dataset_record
+from slogpt_hf.parquet.spelling import require_pyarrow
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.publishable import changed_files
 from slogpt_hf.settings import Settings
@@ -73,6 +77,44 @@ def push_dataset(folder: Path, settings: Settings, progress: Progress = SILENT) 
             lambda state: _publish(state, hub, folder, record, settings, progress, uploads, create),
             lambda state: published_release(hub, state, record["identity"], tag),
         )
+
+
+def dataset_for(checkpoint: Path, folder: Path | None, settings: Settings) -> str:
+    """The dataset that goes with a checkpoint, found before anything takes long.
+
+    Args:
+        checkpoint: for the message.
+        folder: of the vocabulary that the checkpoint has.
+        settings: ``dataset`` counts where there is none.
+
+    Raises:
+        UsageError: there is none with ids, or pyarrow is missing.
+        CheckpointError: its files cannot be read.
+    """
+    require_pyarrow()
+    dataset = str(folder) if folder else settings.dataset
+    if dataset is None:
+        raise UsageError(
+            f"{checkpoint}: --with-dataset, but no dataset is known.",
+            hint="Name the folder with its train.bin with --dataset.",
+        )
+    find_id_files(dataset, Path(), "uint16")
+    return dataset
+
+
+def publish_dataset(
+    dataset: str, repo_id: str, settings: Settings, progress: Progress = SILENT
+) -> Release:
+    """Convert a dataset and publish it, as ``convert_dataset`` and ``push_dataset`` do.
+
+    Of the settings those of the hub count, and not the names of a model's tag and branch.
+    """
+    names = {name: getattr(Settings, name) for name in ("tag", "revision", "message")}
+    own = replace(settings, repo_id=repo_id, **names)
+    with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
+        folder = Path(temporary, "dataset")
+        convert_dataset(dataset, folder, own, progress)
+        return push_dataset(folder, own, progress)
 
 
 @contextmanager

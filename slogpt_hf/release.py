@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from slogpt_hf.build import (
 )
 from slogpt_hf.card import require_card_options
 from slogpt_hf.card.record import Record, read_record
+from slogpt_hf.dataset_release import dataset_for, publish_dataset
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
@@ -58,6 +60,7 @@ def release_checkpoints(
     progress: Progress = SILENT,
     source: Provenance | None = None,
     event: Event | None = None,
+    with_dataset: str | None = None,
 ) -> Iterator[Release]:
     """Release checkpoints one after the other: each is proven, then committed, then tagged.
 
@@ -67,6 +70,8 @@ def release_checkpoints(
         progress: told what happens.
         source: where the checkpoints come from; by default the git repository around each.
         event: of the CI at hand.
+        with_dataset: NAMESPACE/NAME that the dataset of each checkpoint is published as, before
+            the model, whose card names it; where nothing is released, neither is the dataset.
 
     Yields:
         One Release a checkpoint, as soon as it is published.
@@ -80,6 +85,8 @@ def release_checkpoints(
         TagConflictError: the tag exists with other content.
     """
     repo_id = _preflight(settings)
+    if with_dataset:
+        replace(settings, repo_id=with_dataset)  # raises where it is no name
     if settings.output and len(checkpoints) > 1:
         raise UsageError("--output takes one checkpoint at a time.", hint="Leave --output out.")
     with hub_of(settings, repo_id, progress.line) as hub:
@@ -91,6 +98,8 @@ def release_checkpoints(
             require_names(settings, values)
             digest = hash_checkpoint(checkpoint, progress)
             wanted = identity_of(digest, checkpoint, choice, settings)
+            if with_dataset:
+                dataset = dataset_for(path, choice.dataset, settings)
             state = read_state(hub, repo_id, revision_of(settings, values))
             if published := published_release(hub, state, wanted, tag_of(settings, values)):
                 yield published
@@ -100,7 +109,9 @@ def release_checkpoints(
                 folder = Path(settings.output or Path(temporary, "artefact"))
                 with staged_folder(folder) as work:
                     build_artefact(checkpoint, choice, digest, work, settings, found, progress)
-                published = _publish(hub, folder, settings, state, progress)
+                if with_dataset:
+                    publish_dataset(dataset, with_dataset, settings, progress)
+                published = _publish(hub, folder, settings, state, progress, with_dataset)
             yield published
 
 
@@ -129,10 +140,17 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
 
 
 def _publish(
-    hub: Hub, folder: Path, settings: Settings, state: RepoState, progress: Progress
+    hub: Hub,
+    folder: Path,
+    settings: Settings,
+    state: RepoState,
+    progress: Progress,
+    dataset_id: str | None = None,
 ) -> Release:
     """Publish a finished artefact; where other releases come first, plan again behind them."""
     record = read_record(folder)
+    if dataset_id:
+        record |= {"dataset_id": dataset_id}
     tag = tag_of(settings, _record_values(record))
     uploads = Uploads(hub, state.repo_id, settings.transfer)
     # A repository that was there and vanished meanwhile is not made again: it might become public.

@@ -39,9 +39,20 @@ if TYPE_CHECKING:
 )
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CHECKPOINT...")
 @settings_options(*HUB, *RELEASE, *SIGNING, *FIELDS, *VOCABULARY, *CONVERSION, *CARD, "output")
+@click.option(
+    "--with-dataset",
+    metavar="NS/NAME",
+    help="Publish the dataset as well, under this name; the model card names it.",
+)
 @json_option
 @quiet_option
-def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: Any) -> None:
+def command(
+    checkpoints: tuple[str, ...],
+    with_dataset: str | None,
+    as_json: bool,
+    quiet: bool,
+    **flags: Any,
+) -> None:
     """Convert checkpoints, prove what each computes, and publish it.
 
     Each release is one commit and one tag. A checkpoint that is not proven is never published; one
@@ -58,6 +69,7 @@ def command(checkpoints: tuple[str, ...], as_json: bool, quiet: bool, **flags: A
             settings,
             progress_for(quiet),
             event=event_at_hand(),
+            with_dataset=with_dataset,
         ):
             done.append(asdict(result))
             if not as_json:
