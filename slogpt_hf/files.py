@@ -125,6 +125,14 @@ def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+def require_free(final: Path) -> None:
+    """Raise UsageError if something lies where an output is to appear."""
+    if final.exists() or final.is_symlink():
+        raise UsageError(
+            f"{final}: exists already.", hint="Name another output, or remove it first."
+        )
+
+
 @contextmanager
 def staged_folder(final: Path) -> Iterator[Path]:
     """A working folder that becomes ``final`` in one rename, or vanishes on any exception.
@@ -134,10 +142,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
             where the body meets that. Any other error of the body is its own.
     """
     try:
-        if final.exists() or final.is_symlink():
-            raise UsageError(
-                f"{final}: exists already.", hint="Name another output, or remove it first."
-            )
+        require_free(final)
         final.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{final.name}.partial-", dir=final.parent))
     except OSError as error:

@@ -90,8 +90,25 @@ def require_unchanged(
             f"{folder}: was never proven.",
             hint="Make an artefact with: slogpt-hf convert-model DATASET MODEL OUTPUT",
         )
+    if changed := changed_files(folder, record, most_bytes):
+        raise ParityError(
+            f"{folder}: {', '.join(changed)} changed since the artefact was proven.",
+            hint="Convert the checkpoint again; what is published is what was proven.",
+        )
+
+
+def changed_files(
+    folder: Path, record: Mapping[str, Any], most_bytes: int | None = None
+) -> list[str]:
+    """Files that came, went or changed since ``record`` was written, sorted.
+
+    Args:
+        folder: the artefact.
+        record: its record.
+        most_bytes: larger files need only be there; None to look into every file.
+    """
     found, proven = artefact_files(folder), record["files"]
-    changed = sorted(
+    return sorted(
         name
         for name in (found.keys() | proven.keys()).difference(UNHASHED)
         if name not in found
@@ -101,8 +118,3 @@ def require_unchanged(
             and sha256_of(found[name]) != proven[name]
         )
     )
-    if changed:
-        raise ParityError(
-            f"{folder}: {', '.join(changed)} changed since the artefact was proven.",
-            hint="Convert the checkpoint again; what is published is what was proven.",
-        )

@@ -20,23 +20,30 @@ from slogpt_hf.build import (
 from slogpt_hf.card import require_card_options
 from slogpt_hf.card.record import Record, is_artefact, read_record
 from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.dataset_release import dataset_for, publish_dataset
 from slogpt_hf.datasets import find_meta, read_meta
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
-from slogpt_hf.hub.preflight import repo_of_account, require_write_access
+from slogpt_hf.hub.preflight import repo_of_account
 from slogpt_hf.hub.publish import (
     Publication,
     TagTakenError,
     publish_artefact,
-    require_free_tag,
-    require_private,
 )
 from slogpt_hf.hub.releases import Release, branch_for, published_release
 from slogpt_hf.hub.rounds import BranchMovedError, until_settled
 from slogpt_hf.hub.state import RepoState, read_state
 from slogpt_hf.hub.uploads import Uploads
-from slogpt_hf.hub.versions import FIRST, filled, next_version, ref_from
+from slogpt_hf.hub.versions import next_version, ref_from
+from slogpt_hf.naming import (
+    message_of,
+    require_names,
+    require_publishable,
+    revision_of,
+    tag_of,
+    template_values,
+)
 from slogpt_hf.parity.stated import stated
 from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.publishable import require_level, require_unchanged
@@ -57,6 +64,7 @@ def release_checkpoints(
     progress: Progress = SILENT,
     source: Provenance | None = None,
     event: Event | None = None,
+    with_dataset: str | None = None,
 ) -> Iterator[Release]:
     """Release checkpoints one after the other: each is proven, then committed, then tagged.
 
@@ -66,6 +74,8 @@ def release_checkpoints(
         progress: told what happens.
         source: where the checkpoints come from; by default the git repository around each.
         event: of the CI at hand.
+        with_dataset: NAMESPACE/NAME that the dataset of each checkpoint is published as, before
+            the model, whose card names it; where nothing is released, neither is the dataset.
 
     Yields:
         One Release a checkpoint, as soon as it is published.
@@ -79,15 +89,19 @@ def release_checkpoints(
         TagConflictError: the tag exists with other content.
     """
     repo_id = require_releasable(settings)
+    if with_dataset:
+        replace(settings, repo_id=with_dataset)  # raises where it is no name
     if settings.output and len(checkpoints) > 1:
         raise UsageError("--output takes one checkpoint at a time.", hint="Leave --output out.")
     with hub_of(settings, repo_id, progress.line) as hub:
         for path in checkpoints:
             with tempfile.TemporaryDirectory(prefix="slogpt-hf-") as temporary:
                 folder = Path(settings.output or Path(temporary, "artefact"))
-                found = _built(hub, path, folder, settings, progress, source, event)
+                found = _built(
+                    hub, path, folder, settings, progress, source, event, with_dataset=with_dataset
+                )
                 if isinstance(found, RepoState):
-                    found = _publish(hub, folder, settings, found, progress)
+                    found = _publish(hub, folder, settings, found, progress, with_dataset)
             yield found
 
 
@@ -129,23 +143,27 @@ def _built(
     source: Provenance | None,
     event: Event | None,
     before: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    with_dataset: str | None = None,
 ) -> Release | RepoState:
     """The release of a checkpoint; or the hub's state, if there is none and ``folder`` is made."""
     checkpoint = open_checkpoint(path, settings)
     choice = tokenizer_for(checkpoint, settings)
     found = source or provenance_of(path, checkpoint.files, event)
-    values = _values(checkpoint.facts.step, found.branch, today())
-    _require_names(settings, values)
+    values = template_values(checkpoint.facts.step, found.branch, today())
+    require_names(settings, values)
     digest = hash_checkpoint(checkpoint, progress)
     wanted = identity_of(digest, checkpoint, choice, settings)
-    state = read_state(hub, settings.repo_id or "", _revision(settings, values))
-    tag = _tag(settings, values)
+    dataset = dataset_for(path, choice.dataset, settings) if with_dataset else None
+    state = read_state(hub, settings.repo_id or "", revision_of(settings, values))
+    tag = tag_of(settings, values)
     if published := published_release(hub, state, wanted, tag, settings.require_witness):
         return published
-    _require_publishable(hub, state, settings, tag)
+    require_publishable(hub, state, settings, tag)
     before(checkpoint)
     with staged_folder(folder) as work:
         build_artefact(checkpoint, choice, digest, work, settings, found, progress)
+    if with_dataset and dataset is not None:
+        publish_dataset(dataset, with_dataset, settings, progress)
     return state
 
 
@@ -164,13 +182,13 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
     require_unchanged(artefact, record, OVERLAPPED_BYTES)
     require_level(stated(record["parity"]), settings.require_witness, artefact, again=True)
     values = _record_values(record)
-    _require_names(settings, values)
+    require_names(settings, values)
     with hub_of(settings, repo_id, progress.line) as hub:
-        state = read_state(hub, repo_id, _revision(settings, values))
-        tag, required = _tag(settings, values), settings.require_witness
+        state = read_state(hub, repo_id, revision_of(settings, values))
+        tag, required = tag_of(settings, values), settings.require_witness
         if published := published_release(hub, state, record["identity"], tag, required):
             return published
-        _require_publishable(hub, state, settings, tag)
+        require_publishable(hub, state, settings, tag)
         return _publish(hub, artefact, settings, state, progress)
 
 
@@ -241,11 +259,18 @@ def with_repo(settings: Settings, repo_name: str | None, progress: Progress = SI
 
 
 def _publish(
-    hub: Hub, folder: Path, settings: Settings, state: RepoState, progress: Progress
+    hub: Hub,
+    folder: Path,
+    settings: Settings,
+    state: RepoState,
+    progress: Progress,
+    dataset_id: str | None = None,
 ) -> Release:
     """Publish a finished artefact; where other releases come first, plan again behind them."""
     record = read_record(folder)
-    tag = _tag(settings, _record_values(record))
+    if dataset_id:
+        record |= {"dataset_id": dataset_id}
+    tag = tag_of(settings, _record_values(record))
     uploads = Uploads(hub, state.repo_id, settings.transfer)
     # A repository that was there and vanished meanwhile is not made again: it might become public.
     create = settings.create and not state.exists
@@ -276,7 +301,7 @@ def _publish_behind(
     values = _record_values(record) | {"version": version}
     tag = ref_from(settings.tag, values)
     branch = branch_for(settings.promote, record, state)
-    message = _message(settings, values, tag)
+    message = message_of(settings, values, tag)
     stamps = {
         "repo_id": state.repo_id,
         "version": version,
@@ -296,7 +321,7 @@ def _publish_behind(
             try:
                 commit = publish_artefact(hub, publication, state, uploads)
             except TagTakenError as error:
-                if _tag(settings, values) is not None:
+                if tag_of(settings, values) is not None:
                     raise
                 # Another branch's release took the version: the next one is free.
                 raise BranchMovedError(error.message) from error
@@ -317,48 +342,5 @@ def require_releasable(settings: Settings) -> str:
     return settings.repo_id
 
 
-def _values(step: int | None, branch: str | None, date: str) -> dict[str, Any]:
-    """What templates know before there is a version."""
-    return {"step": step, "branch": branch, "date": date}
-
-
 def _record_values(record: Record) -> dict[str, Any]:
-    return _values(record["checkpoint"]["step"], record["source"]["branch"], record["date"])
-
-
-def _require_names(settings: Settings, values: dict[str, Any]) -> None:
-    """Raise UsageError where a template cannot be filled, before anything takes long."""
-    with_version = values | {"version": FIRST}
-    _revision(settings, values)
-    _message(settings, with_version, ref_from(settings.tag, with_version))
-
-
-def _revision(settings: Settings, values: dict[str, Any]) -> str:
-    return ref_from(settings.revision, values, "revision")
-
-
-def _tag(settings: Settings, values: dict[str, Any]) -> str | None:
-    """The tag of a release whose version is not known yet; None if its version decides."""
-    return None if "{version}" in settings.tag else ref_from(settings.tag, values)
-
-
-def _message(settings: Settings, values: dict[str, Any], tag: str) -> str:
-    if settings.message is not None:
-        message = filled(settings.message, values | {"tag": tag}, "message")
-        if not message.strip():
-            raise UsageError("--message is empty.", hint="Leave it out, or say something.")
-        return message
-    version = values["version"]
-    return f"Release {version}" if tag == f"v{version}" else f"Release {version} ({tag})"
-
-
-def _require_publishable(hub: Hub, state: RepoState, settings: Settings, tag: str | None) -> None:
-    """Find before a long conversion what the hub would refuse after it."""
-    assert hub.credentials is not None
-    require_write_access(
-        hub, state.repo_id, hub.credentials, exists=state.exists, create=settings.create
-    )
-    if tag is not None:
-        require_free_tag(tag, state.revision, state)
-    if settings.private and state.exists:
-        require_private(hub, state.repo_id)
+    return template_values(record["checkpoint"]["step"], record["source"]["branch"], record["date"])

@@ -160,7 +160,7 @@ class Settings:
         if self.repo_id is not None and self.repo_id.startswith(TYPE_PREFIXES):
             raise UsageError(
                 f"repo-id {self.repo_id!r} begins with a type of repository, not a NAMESPACE.",
-                hint="Models alone are released: leave the type out, e.g. --repo-id me/my-model.",
+                hint="Leave the type out, e.g. --repo-id me/my-model.",
             )
         for name, known in CHOICES.items():
             if (value := getattr(self, name)) is not None and value not in known:

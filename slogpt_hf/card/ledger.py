@@ -58,11 +58,7 @@ def is_entry(content: Any) -> bool:
     sections = [content.get(name) for name in ("checkpoint", "source", "model", "parity")]
     return (
         all(isinstance(section, dict) for section in sections)
-        and _matches(VERSION, content.get("version"))
-        and is_ref(content.get("tag"))
-        and isinstance(content.get("identity"), str)
-        and isinstance(content.get("date"), str)
-        and (content.get("commit") is None or _matches(COMMIT, content["commit"]))
+        and is_release(content)
         and isinstance(content["model"].get("spec"), dict)
         and isinstance(content["model"].get("remote_code"), bool)
         and all(is_number(content["parity"].get(name)) for name in NUMBERS)
@@ -70,6 +66,17 @@ def is_entry(content: Any) -> bool:
             content["checkpoint"].get(name) is None or is_number(content["checkpoint"][name])
             for name in ("val_loss", "step")
         )
+    )
+
+
+def is_release(content: Mapping[str, Any]) -> bool:
+    """Whether ``content`` says of a release of anything which one it is."""
+    return (
+        _matches(VERSION, content.get("version"))
+        and is_ref(content.get("tag"))
+        and isinstance(content.get("identity"), str)
+        and isinstance(content.get("date"), str)
+        and (content.get("commit") is None or _matches(COMMIT, content["commit"]))
         and _is_text(content)
     )
 

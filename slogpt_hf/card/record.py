@@ -95,6 +95,11 @@ def read_record(folder: Path) -> Record:
         raise CheckpointError(
             f"{path}: cannot be read ({error}).", hint="Convert the checkpoint again."
         ) from error
+    if isinstance(record, dict) and record.get("kind") == "dataset":
+        raise CheckpointError(
+            f"{path}: is the record of a dataset, not of a model.",
+            hint="Publish a dataset with: slogpt-hf push-dataset FOLDER",
+        )
     if not is_record(record) or not all(
         name in record[section] for section, name in (("checkpoint", "step"), ("source", "branch"))
     ):

@@ -30,6 +30,7 @@ COMMANDS = {
     "convert-model": ("convert", "Convert a checkpoint into a proven artefact."),
     "verify": ("verify", "Run the parity gate on a checkpoint and an artefact."),
     "push": ("push", "Publish a proven artefact."),
+    "push-dataset": ("push_dataset", "Publish a converted dataset."),
     "verify-release": ("verify_release", "Check a published release: files, proof, signature."),
     "releases": ("releases", "List the releases of a repository."),
     "rollback": ("rollback", "Make a branch hold an older release or a candidate."),

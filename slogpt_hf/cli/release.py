@@ -28,6 +28,7 @@ from slogpt_hf.cli.options import (
     quiet_option,
     settings_options,
 )
+from slogpt_hf.errors import UsageError
 from slogpt_hf.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,11 +43,17 @@ if TYPE_CHECKING:
 @click.argument("paths", nargs=-1, required=True, metavar="CHECKPOINT...")
 @settings_options(*HUB, *RELEASE, *SIGNING, *FIELDS, *VOCABULARY, *CONVERSION, *CARD, "output")
 @settings_options("checkpoints")
+@click.option(
+    "--with-dataset",
+    metavar="NS/NAME",
+    help="Publish the dataset as well, under this name; the model card names it.",
+)
 @batch_options
 @json_option
 @quiet_option
 def command(
     paths: tuple[str, ...],
+    with_dataset: str | None,
     jobs: int,
     memory: str | None,
     as_json: bool,
@@ -67,8 +74,13 @@ def command(
 
     settings, budget = merged(flags), memory_bytes(memory)
     if (found := chosen(paths, settings.checkpoints)) is None:
-        _release(Path(paths[0]), settings, as_json, quiet)
+        _release(Path(paths[0]), settings, as_json, quiet, with_dataset)
         return 0
+    if with_dataset:
+        raise UsageError(
+            "--with-dataset takes one checkpoint at a time.",
+            hint="Publish the dataset by itself: slogpt-hf push-dataset.",
+        )
     from slogpt_hf.batch.running import Batch
     from slogpt_hf.release import Release, require_releasable
 
@@ -83,13 +95,19 @@ def command(
     )
 
 
-def _release(path: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
+def _release(
+    path: Path, settings: Settings, as_json: bool, quiet: bool, with_dataset: str | None
+) -> None:
     from slogpt_hf.release import release_checkpoints
 
     done = []
     try:
         for result in release_checkpoints(
-            [path], settings, progress_for(quiet), event=event_at_hand()
+            [path],
+            settings,
+            progress_for(quiet),
+            event=event_at_hand(),
+            with_dataset=with_dataset,
         ):
             done.append(asdict(result))
             if not as_json:

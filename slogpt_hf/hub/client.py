@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 Result = TypeVar("Result")
+
+MODEL, DATASET = "model", "dataset"
 
 STATUS_HINTS = {
     400: "Correct what the Hub's message names.",
@@ -77,6 +79,7 @@ class Hub:
         credentials: where the token comes from; None if the client looked for it.
         renamed: old repository id to new one, as far as the hub redirected so far.
         tell: told of waits and of what else a user may wonder about.
+        repo_type: of the repositories that are dealt with: ``model`` or ``dataset``.
     """
 
     api: HfApi
@@ -85,6 +88,7 @@ class Hub:
     credentials: Credentials | None = None
     renamed: dict[str, str] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda text: None
+    repo_type: str = MODEL
 
     @property
     def shown_endpoint(self) -> str:
@@ -127,7 +131,10 @@ def open_hub(
 
 @contextmanager
 def hub_of(
-    settings: Settings, repo_id: str, tell: Callable[[str], None] = lambda text: None
+    settings: Settings,
+    repo_id: str,
+    tell: Callable[[str], None] = lambda text: None,
+    repo_type: str = MODEL,
 ) -> Iterator[Hub]:
     """The hub that the settings name, with their credentials, for the time of the block.
 
@@ -135,15 +142,17 @@ def hub_of(
         settings: ``hub``, ``token_file`` and ``oidc`` count.
         repo_id: NAMESPACE/NAME; an OIDC token is for it alone.
         tell: told of waits and renames.
+        repo_type: ``model`` or ``dataset``.
 
     Raises:
         UsageError: the folder cannot serve as a hub, or what should be a token is none.
         HubError: the hub refused to exchange an OIDC identity for a token.
     """
     folder = Path(settings.hub) if settings.hub else None
-    credentials = find_credentials(settings, repo_id, endpoint_of_environment(), tell)
+    resource = repo_id if repo_type == MODEL else f"{repo_type}s/{repo_id}"
+    credentials = find_credentials(settings, resource, endpoint_of_environment(), tell)
     with open_hub(folder, credentials, tell) as hub:
-        yield hub
+        yield replace(hub, repo_type=repo_type)
 
 
 @contextmanager

@@ -107,7 +107,12 @@ def _require_write(hub: Hub, repo_id: str, credentials: Credentials, token: str)
 
     with readable_errors(CHECK, repo_id):
         try:
-            persevere(lambda: hub.api.auth_check(repo_id, token=token, write=True), hub.tell)
+            persevere(
+                lambda: hub.api.auth_check(
+                    repo_id, repo_type=hub.repo_type, token=token, write=True
+                ),
+                hub.tell,
+            )
         except errors.GatedRepoError as error:
             raise HubError(
                 f"{repo_id}: is gated, and the token's account has no access.",

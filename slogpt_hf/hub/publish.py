@@ -11,7 +11,7 @@ from slogpt_hf.hub.attempts import is_busy, status_of
 from slogpt_hf.hub.client import Hub, request
 from slogpt_hf.hub.rounds import BranchMovedError, commit_on
 from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, read_state
-from slogpt_hf.hub.tree import HubFile, files_at, loaded_beside
+from slogpt_hf.hub.tree import LOADERS, HubFile, files_at, loaded_beside
 from slogpt_hf.hub.uploads import Uploads
 from slogpt_hf.signing import SIGNATURE_FILE
 
@@ -137,7 +137,13 @@ def create_tag(hub: Hub, repo_id: str, tag: str, commit: str, message: str) -> N
 
     def create() -> bool:
         try:
-            hub.api.create_tag(repo_id, tag=tag, tag_message=message, revision=commit)
+            hub.api.create_tag(
+                repo_id,
+                tag=tag,
+                tag_message=message,
+                revision=commit,
+                repo_type=hub.repo_type,
+            )
         except Exception as error:
             if status_of(error) != CONFLICT or is_busy(error):
                 raise
@@ -146,7 +152,12 @@ def create_tag(hub: Hub, repo_id: str, tag: str, commit: str, message: str) -> N
 
     if request(hub, "tagging", repo_id, create):
         return
-    refs = request(hub, "reading the tags", repo_id, lambda: hub.api.list_repo_refs(repo_id))
+    refs = request(
+        hub,
+        "reading the tags",
+        repo_id,
+        lambda: hub.api.list_repo_refs(repo_id, repo_type=hub.repo_type),
+    )
     if {t.name: t.target_commit for t in refs.tags}.get(tag) != commit:
         raise TagTakenError(
             f"{repo_id}: tag {tag} was created meanwhile, on another commit.",
@@ -176,7 +187,9 @@ def _prepared(hub: Hub, publication: Publication, state: RepoState) -> str | Non
             hub,
             "creating the repository",
             repo_id,
-            lambda: api.create_repo(repo_id, private=publication.private, exist_ok=True),
+            lambda: api.create_repo(
+                repo_id, repo_type=hub.repo_type, private=publication.private, exist_ok=True
+            ),
         )
     if publication.private:
         require_private(hub, repo_id)
@@ -198,7 +211,12 @@ def _prepared(hub: Hub, publication: Publication, state: RepoState) -> str | Non
 def require_private(hub: Hub, repo_id: str) -> None:
     """Raise UsageError if the repository is public."""
     what = "reading the repository"
-    info = request(hub, what, repo_id, lambda: hub.api.repo_info(repo_id, timeout=60))
+    info = request(
+        hub,
+        what,
+        repo_id,
+        lambda: hub.api.repo_info(repo_id, repo_type=hub.repo_type, timeout=60),
+    )
     if not info.private:
         raise UsageError(
             f"{repo_id}: is public, but --private was asked for.",
@@ -208,7 +226,7 @@ def require_private(hub: Hub, repo_id: str) -> None:
 
 def _create_branch(hub: Hub, repo_id: str, branch: str, head: str) -> None:
     try:
-        hub.api.create_branch(repo_id, branch=branch, revision=head)
+        hub.api.create_branch(repo_id, branch=branch, revision=head, repo_type=hub.repo_type)
     except Exception as error:
         if status_of(error) != CONFLICT or is_busy(error):
             raise
@@ -240,10 +258,12 @@ def stale_files(
     stale = sorted(
         name for name in left if name in ours and found[name].sha256 in (None, ours[name])
     )
-    if foreign := loaded_beside(found, {*stale, *(n for n in found if n in files)}):
+    ours = {*stale, *(name for name in found if name in files)}
+    if foreign := loaded_beside(found, ours, state.repo_type):
+        loader = LOADERS[state.repo_type]
         raise UsageError(
-            f"{state.repo_id}: holds {', '.join(foreign)}, which from_pretrained would load "
-            "beside or instead of what was proven.",
+            f"{state.repo_id}: holds {', '.join(foreign)}, which {loader} would load beside "
+            "or instead of what was proven.",
             hint="Delete it there, or release to another repository.",
         )
     return stale

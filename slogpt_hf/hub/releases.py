@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from slogpt_hf.card.ledger import find_release
 from slogpt_hf.card.record import Record
-from slogpt_hf.hub.client import Hub, request
+from slogpt_hf.hub.client import DATASET, Hub, request
 from slogpt_hf.hub.publish import create_tag, taken_tag
 from slogpt_hf.hub.state import RepoState, holds_release, record_at
 
@@ -42,7 +42,8 @@ class Release:
     @property
     def url(self) -> str:
         """Page of the release on the hub."""
-        return f"{self.endpoint}/{self.repo_id}/tree/{quote(self.tag, safe='')}"
+        prefix = "datasets/" if self.record.get("kind") == DATASET else ""
+        return f"{self.endpoint}/{prefix}{self.repo_id}/tree/{quote(self.tag, safe='')}"
 
 
 def branch_for(promote: str, record: Record, state: RepoState) -> str:
@@ -136,7 +137,7 @@ def _commits_from(hub: Hub, repo_id: str, start: str) -> list[str]:
 
     def read() -> list[str]:
         try:
-            commits = hub.api.list_repo_commits(repo_id, revision=start)
+            commits = hub.api.list_repo_commits(repo_id, revision=start, repo_type=hub.repo_type)
         except RevisionNotFoundError:
             return []
         return [commit.commit_id for commit in commits[:MOST_COMMITS]]

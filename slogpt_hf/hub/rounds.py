@@ -92,6 +92,7 @@ def commit_on(
         commit: str = hub.api.create_commit(
             repo_id,
             list(operations),
+            repo_type=hub.repo_type,
             commit_message=message,
             revision=branch,
             parent_commit=head,

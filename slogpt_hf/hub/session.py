@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 20.0
 SILENT_SECONDS = 120.0  # without a byte sent or received; a commit of many files takes its time
 MOVED = frozenset({301, 302, 307, 308})
-REPO_IN_PATH = re.compile(r"^/api/models/([^/]+/[^/]+)(?:/|$)|^/([^/]+/[^/]+)/(?:resolve|raw)/")
+REPO_IN_PATH = re.compile(
+    r"^/api/(?:model|dataset)s/([^/]+/[^/]+)(?:/|$)|^/(?:datasets/)?([^/]+/[^/]+)/(?:resolve|raw)/"
+)
 CLIENT_LOGGER = "huggingface_hub"
 
 RequestHook = Callable[["httpx2.Request"], None]

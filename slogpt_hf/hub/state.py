@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from slogpt_hf.card.ledger import ledger, merged_ledgers, published_record
 from slogpt_hf.card.record import RECORD_FILE, Record
 from slogpt_hf.errors import HubError
-from slogpt_hf.hub.client import Hub, request
+from slogpt_hf.hub.client import DATASET, MODEL, Hub, request
 from slogpt_hf.hub.tree import files_at, loaded_beside
 from slogpt_hf.hub.versions import newest_first, newest_tag
+from slogpt_hf.parquet.record import dataset_ledger, published_dataset
 
 DEFAULT_BRANCH = "main"
 CANDIDATES = "{revision}-candidates"
 REVISION_HEADER = "X-Repo-Commit"  # of every file that a hub gives
+# What a release.json says of a release, and of those before it, by the type of the repository.
+PUBLISHED = {MODEL: published_record, DATASET: published_dataset}
+LEDGERS = {MODEL: ledger, DATASET: dataset_ledger}
 MOST_FILE_BYTES = 64 * 1024 * 1024  # of a file that git itself keeps
 
 
@@ -33,6 +37,7 @@ class RepoState:
         records: ``release.json`` at the head of ``revision`` and of its candidates, by branch; only
             those that slogpt-hf wrote.
         ledger: every release that these know of, the highest version first.
+        repo_type: ``model`` or ``dataset``.
     """
 
     repo_id: str
@@ -42,6 +47,7 @@ class RepoState:
     tags: Mapping[str, str]
     records: Mapping[str, Record]
     ledger: tuple[Record, ...]
+    repo_type: str = MODEL
 
     @property
     def candidates(self) -> str:
@@ -75,20 +81,24 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
     """
     from huggingface_hub.errors import RepositoryNotFoundError
 
+    kind, ledger = hub.repo_type, LEDGERS[hub.repo_type]
     try:
         refs = request(
-            hub, "reading the repository", repo_id, lambda: hub.api.list_repo_refs(repo_id)
+            hub,
+            "reading the repository",
+            repo_id,
+            lambda: hub.api.list_repo_refs(repo_id, repo_type=kind),
         )
     except HubError as error:
         if not isinstance(error.__cause__, RepositoryNotFoundError):
             raise
-        return RepoState(repo_id, False, revision, {}, {}, {}, ())
+        return RepoState(repo_id, False, revision, {}, {}, {}, (), kind)
     if repo_id in hub.renamed:
         hub.tell(f"     hub: {repo_id} was renamed to {hub.renamed[repo_id]}; going there.")
         repo_id = hub.renamed[repo_id]
     branches = {branch.name: branch.target_commit for branch in refs.branches}
     tags = {tag.name: tag.target_commit for tag in refs.tags}
-    state = RepoState(repo_id, True, revision, branches, tags, {}, ())
+    state = RepoState(repo_id, True, revision, branches, tags, {}, (), kind)
     # The candidates start at the branch, so that both may be one commit.
     heads = {state.head(branch): branch for branch in (state.candidates, revision)}
     found = {b: record_at(hub, repo_id, head) for head, b in heads.items() if head}
@@ -101,7 +111,7 @@ def read_state(hub: Hub, repo_id: str, revision: str) -> RepoState:
         last = record_at(hub, repo_id, tags[tag])
         entries = merged_ledgers(entries, ledger(last, tags[tag]))
     entries = newest_first(entries)
-    return RepoState(repo_id, True, revision, branches, tags, records, entries)
+    return RepoState(repo_id, True, revision, branches, tags, records, entries, kind)
 
 
 def commit_of(record: Record, head: str | None, tags: Mapping[str, str]) -> str | None:
@@ -128,7 +138,7 @@ def record_at(hub: Hub, repo_id: str, commit: str) -> Record | None:
         record = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return published_record(record)
+    return PUBLISHED[hub.repo_type](record)
 
 
 def read_file(hub: Hub, repo_id: str, path: str, commit: str) -> bytes | None:
@@ -142,7 +152,7 @@ def read_file(hub: Hub, repo_id: str, path: str, commit: str) -> bytes | None:
     from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-    url = hf_hub_url(repo_id, path, revision=commit, endpoint=hub.endpoint)
+    url = hf_hub_url(repo_id, path, repo_type=hub.repo_type, revision=commit, endpoint=hub.endpoint)
     headers = build_hf_headers(token=hub.api.token, library_name=hub.api.library_name)
 
     def read() -> bytes:
@@ -176,7 +186,7 @@ def holds_release(hub: Hub, repo_id: str, commit: str, record: Record) -> bool:
         HubError: the hub refused or could not be reached.
     """
     found, proven = files_at(hub, repo_id, commit), record["files"]
-    if not proven.keys() <= found.keys() or loaded_beside(found, proven):
+    if not proven.keys() <= found.keys() or loaded_beside(found, proven, hub.repo_type):
         return False
     for name, digest in proven.items():
         held = found[name].sha256

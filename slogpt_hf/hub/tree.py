@@ -27,6 +27,9 @@ LOADED_BY_TRANSFORMERS = (
     "*.py",
 )
 LOADED_FOLDERS = ("additional_chat_templates/",)
+# What load_dataset may read: the files that the card's configurations name, and a script.
+LOADED_BY_DATASETS = ("text/*", "tokens/*", "*.py")
+LOADERS = {"model": "from_pretrained", "dataset": "load_dataset"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,9 @@ def files_at(hub: Hub, repo_id: str, revision: str) -> dict[str, HubFile]:
     def listed() -> dict[str, HubFile]:
         return {
             entry.path: HubFile(entry.lfs.sha256 if entry.lfs else None, entry.blob_id, entry.size)
-            for entry in hub.api.list_repo_tree(repo_id, recursive=True, revision=revision)
+            for entry in hub.api.list_repo_tree(
+                repo_id, recursive=True, revision=revision, repo_type=hub.repo_type
+            )
             if isinstance(entry, RepoFile)
         }
 
@@ -103,17 +108,28 @@ class Digests:
         return file.blob_id == self._sha1.hexdigest()
 
 
-def loaded_beside(found: Iterable[str], ours: Container[str]) -> list[str]:
-    """Files that are not ours and that ``from_pretrained`` would read, sorted.
+def loaded_beside(
+    found: Iterable[str], ours: Container[str], repo_type: str = "model"
+) -> list[str]:
+    """Files that are not ours and that ``from_pretrained``, or ``load_dataset``, would read.
 
     Args:
         found: paths of the files of a commit.
         ours: paths of a release.
+        repo_type: of the repository: ``model`` or ``dataset``.
+
+    Returns:
+        Their paths, sorted.
     """
-    return sorted(name for name in found if name not in ours and _is_loaded(name))
+    is_loaded = _is_loaded if repo_type == "model" else _is_loaded_as_data
+    return sorted(name for name in found if name not in ours and is_loaded(name))
 
 
 def _is_loaded(name: str) -> bool:
     if "/" in name:
         return name.startswith(LOADED_FOLDERS)
     return any(fnmatch(name, pattern) for pattern in LOADED_BY_TRANSFORMERS)
+
+
+def _is_loaded_as_data(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in LOADED_BY_DATASETS)

@@ -160,7 +160,9 @@ def _preupload(hub: Hub, repo_id: str, additions: list[CommitOperationAdd], bran
     """
 
     def send() -> None:
-        hub.api.preupload_lfs_files(repo_id, additions, revision=branch, free_memory=False)
+        hub.api.preupload_lfs_files(
+            repo_id, additions, repo_type=hub.repo_type, revision=branch, free_memory=False
+        )
 
     for is_last in (False, True):
         hub.renew_token()
@@ -225,7 +227,7 @@ def _has_xet(hub: Hub, repo_id: str, branch: str) -> bool:
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-    url = f"{hub.endpoint}/api/models/{repo_id}/xet-write-token/{quote(branch, safe='')}"
+    url = f"{hub.endpoint}/api/{hub.repo_type}s/{repo_id}/xet-write-token/{quote(branch, safe='')}"
 
     def ask() -> bool:
         response = get_session().get(url, headers=build_hf_headers(token=hub.api.token))

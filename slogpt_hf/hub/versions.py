@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from slogpt_hf.card.ledger import is_ref
@@ -42,6 +42,46 @@ def next_version(
         tags: of the repository: a version that one of them names is never given again.
         template: of the new release's tag, by which older ones tell their version too.
     """
+    return _after(last, lambda old: _change(old, model), tags, template)
+
+
+def next_dataset_version(
+    last: Mapping[str, Any] | None, record: Mapping[str, Any], tags: Iterable[str], template: str
+) -> str:
+    """The version of a dataset's release after ``last``.
+
+    Another vocabulary or width of ids: major. Another block size, or other files: minor. Other
+    ids: patch.
+
+    Args:
+        last: of the newest release, what its ledger says; None for the first.
+        record: of the new one.
+        tags: of the repository.
+        template: of the new release's tag.
+    """
+    return _after(last, lambda old: _dataset_change(old, record), tags, template)
+
+
+def _dataset_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    before, now = old["data"], new["data"]
+    tokenizers = [r["tokenizer"].get("sha256") for r in (old, new)]
+    widths = [(data["dtype"], data.get("vocab_size")) for data in (before, now)]
+    if tokenizers[0] != tokenizers[1] or widths[0] != widths[1]:
+        return "major"
+    shapes = [
+        (data["block_size"], [(file["file"], file["split"]) for file in data["files"]])
+        for data in (before, now)
+    ]
+    return "minor" if shapes[0] != shapes[1] else "patch"
+
+
+def _after(
+    last: Mapping[str, Any] | None,
+    change: Callable[[Mapping[str, Any]], str],
+    tags: Iterable[str],
+    template: str,
+) -> str:
+    """The version that follows, by what ``change`` says of ``last``: major, minor or patch."""
     known = [parsed(tag) or version_in(tag, template) for tag in tags]
     if last is not None:
         known.append(parsed(str(last.get("version", ""))))
@@ -49,6 +89,15 @@ def next_version(
     if last is None or numbers is None:
         return FIRST if numbers is None else f"{numbers[0] + 1}.0.0"
     major, minor, patch = numbers
+    versions = {
+        "major": f"{major + 1}.0.0",
+        "minor": f"{major}.{minor + 1}.0",
+        "patch": f"{major}.{minor}.{patch + 1}",
+    }
+    return versions[change(last)]
+
+
+def _change(last: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     before = last.get("model", {})
     old, new = (todays_facts(spec) for spec in (before.get("spec", {}), model["spec"]))
     if (
@@ -56,8 +105,8 @@ def next_version(
         or before.get("tokenizer_sha256") != model["tokenizer_sha256"]
         or any(old.get(fact) != new[fact] for fact in ARCHITECTURE)
     ):
-        return f"{major + 1}.0.0"
-    return f"{major}.{minor + 1}.0" if old != new else f"{major}.{minor}.{patch + 1}"
+        return "major"
+    return "minor" if old != new else "patch"
 
 
 def parsed(version: str) -> tuple[int, int, int] | None:

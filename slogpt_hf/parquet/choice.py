@@ -115,11 +115,6 @@ def _of_pieces(path: Path, block_size: int) -> IdVocabulary:
 
     pieces = read_pieces(path)
     codec = PieceCodec(pieces)
-    if pieces.remove_extra_whitespaces:
-        raise CheckpointError(
-            f"{path}: removes spaces from the ends of texts, which rows of text cannot show.",
-            hint=f"For this tokenizer {ALONE}.",
-        )
     marks = {i for i in (pieces.bos, pieces.eos) if i is not None}
 
     def entry(i: int) -> bytes:
@@ -133,11 +128,17 @@ def _of_pieces(path: Path, block_size: int) -> IdVocabulary:
         return piece.replace(pieces.space, " ").encode()
 
     marked = pieces.bos if pieces.bos is not None else 0
+    entries = tuple(map(entry, range(pieces.size)))
+    first: tuple[bytes, ...] = ()
+    if pieces.remove_extra_whitespaces:
+        first = tuple(entry.lstrip(b" ") for entry in entries)
+    elif pieces.add_dummy_prefix:
+        first = tuple(entry.removeprefix(b" ") for entry in entries)
     spelling = Spelling(
-        tuple(map(entry, range(pieces.size))),
+        entries,
         frozenset({pieces.bos} - {None}),  # type: ignore[arg-type]
         frozenset({pieces.eos} - {None}),  # type: ignore[arg-type]
-        strips=pieces.add_dummy_prefix,
+        first,
     )
     files = piece_tokenizer_files(pieces, block_size)
     return IdVocabulary(

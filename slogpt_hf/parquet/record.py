@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slogpt_hf.card.ledger import is_release
 from slogpt_hf.card.record import RECORD_FILE, SCHEMA, Record
 from slogpt_hf.datasets.ids import N_BYTES, TRAIN, VALIDATION
 from slogpt_hf.errors import CheckpointError, UsageError
@@ -19,6 +20,9 @@ SECTIONS = ("source", "data", "tokenizer", "proof", "files")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 ID_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\.bin", re.ASCII)
 SHARD = re.compile(r"(?:train|validation)-\d{5,9}-of-\d{5,9}\.parquet", re.ASCII)
+LEDGER_FIELDS = ("kind", "version", "tag", "identity", "date", "tokenizer")
+LEDGER_DATA = ("dtype", "block_size", "vocab_size")
+LEDGER_FILE = ("file", "split", "n_ids", "sha256")
 SPLITS = (TRAIN, VALIDATION)
 LARGEST = 2**53
 
@@ -82,6 +86,51 @@ def read_dataset_record(folder: Path) -> Record:
         )
     record: Record = content
     return record
+
+
+def published_dataset(content: Any) -> Record | None:
+    """What the ``release.json`` of a dataset on a hub says.
+
+    Args:
+        content: of the file, parsed.
+
+    Returns:
+        None if slogpt-hf did not write it, or not for a release. What its ledger has that is no
+        release is left out.
+    """
+    if not is_dataset_record(content) or not is_dataset_entry(content):
+        return None
+    previous = list(filter(is_dataset_entry, content["previous"]))
+    record: Record = content | {"previous": previous}
+    return record
+
+
+def is_dataset_entry(content: Any) -> bool:
+    """Whether ``content`` says of a release of a dataset what a ledger needs to know."""
+    return (
+        isinstance(content, dict)
+        and content.get("kind") == KIND
+        and is_release(content)
+        and isinstance(content.get("data"), dict)
+        and _is_data(content["data"])
+        and isinstance(content.get("tokenizer"), dict)
+    )
+
+
+def dataset_ledger(record: Mapping[str, Any] | None, commit: str | None = None) -> list[Record]:
+    """Every release that a dataset's record knows of: its own first, then the older ones.
+
+    Args:
+        record: content of a ``release.json``.
+        commit: of the release that it is about; None if it is not known.
+    """
+    if record is None:
+        return []
+    known = record["data"]
+    files = [{name: file[name] for name in LEDGER_FILE} | {"shards": []} for file in known["files"]]
+    data = {name: known.get(name) for name in LEDGER_DATA} | {"files": files}
+    own = {name: record.get(name) for name in LEDGER_FIELDS} | {"data": data, "commit": commit}
+    return [own, *record["previous"]]
 
 
 def _is_data(data: Mapping[str, Any]) -> bool:

@@ -43,13 +43,13 @@ class Spelling:
             marks where a document begins or ends.
         opens: ids that begin a document.
         closes: ids that end one.
-        strips: the first entry after an id that opens loses the space that it begins with.
+        first: UTF-8 of each id where it follows one that opens; empty where that is the same.
     """
 
     entries: tuple[bytes, ...] = field(repr=False)
     opens: frozenset[int] = frozenset()
     closes: frozenset[int] = frozenset()
-    strips: bool = False
+    first: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def of_characters(cls, vocabulary: Vocabulary) -> Spelling:
@@ -113,10 +113,10 @@ class Spelling:
         return texts
 
     def _shifted(self, ids: Ids, before: int | None) -> npt.NDArray[Any]:
-        """The ids, but those that lose a space as the ids behind all others, see ``_table``."""
+        """The ids, but those after one that opens as the ids behind all others, see ``_table``."""
         import numpy as np
 
-        if not self.strips:
+        if not self.first:
             return ids
         after = np.zeros(len(ids), dtype=bool)
         opens = self.flags(self.opens)
@@ -129,7 +129,7 @@ class Spelling:
         """The byte of each id, where each is one byte."""
         import numpy as np
 
-        if self.strips or any(len(entry) != 1 for entry in self.entries):
+        if self.first or any(len(entry) != 1 for entry in self.entries):
             return None
         return np.frombuffer(b"".join(self.entries), dtype=np.uint8)
 
@@ -137,5 +137,4 @@ class Spelling:
     def _table(self) -> pa.Array:
         import pyarrow as pa
 
-        first = [entry.removeprefix(b" ") for entry in self.entries] if self.strips else []
-        return pa.array([*self.entries, *first], pa.binary())
+        return pa.array([*self.entries, *self.first], pa.binary())

@@ -159,10 +159,10 @@ def test_missing_things_are_typed(api: HfApi, tmp_path: Path) -> None:
             api.model_info(absent)
         with pytest.raises(RepositoryNotFoundError):
             hf_hub_download(absent, "x", endpoint=api.endpoint, cache_dir=tmp_path, token=False)
-    with pytest.raises(RepositoryNotFoundError, match="models only"):
-        api.dataset_info("me/data")
-    with pytest.raises(BadRequestError, match="models only"):
-        api.create_repo("me/data", repo_type="dataset")
+    with pytest.raises(RepositoryNotFoundError, match="models and datasets only"):
+        api.space_info("me/data")
+    with pytest.raises(BadRequestError, match="models and datasets only"):
+        api.create_repo("me/data", repo_type="space", space_sdk="static")
 
 
 def test_refs(api: HfApi) -> None:

@@ -279,12 +279,10 @@ def test_malformed_commits(hub: RunningHub, body: bytes) -> None:
     assert ask(hub, "POST", "/api/models/me/m/commit/main", body)[0] == 400
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/datasets/a/b", "/datasets/a/b/resolve/main/x", "/spaces/a/b"]
-)
+@pytest.mark.parametrize("path", ["/api/spaces/a/b", "/spaces/a/b/resolve/main/x", "/spaces/a/b"])
 def test_other_kinds_of_repositories(hub: RunningHub, path: str) -> None:
     status, _, body = ask(hub, "GET", path)
-    assert status == 404 and b"models only" in body
+    assert status == 404 and b"models and datasets only" in body
     assert ask(hub, "POST", "/api/repos/create", {"name": "x", "type": "space"})[0] == 400
 
 

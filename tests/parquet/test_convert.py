@@ -154,7 +154,7 @@ def test_ids_alone(character_dataset: Callable[..., Path]) -> None:
     assert Path("back/train.bin").read_bytes() == (folder / "train.bin").read_bytes()
 
 
-@hypothesis_settings(max_examples=25)
+@hypothesis_settings(max_examples=12)
 @given(st.data())
 def test_any_ids_come_back(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     characters = data.draw(

@@ -20,9 +20,9 @@ LETTERS = Spelling((b"a", b"\n", b"b", b" "))
 # Parts of characters, two that mark documents, a paragraph's end, and an empty one.
 PARTS = Spelling(
     (b"", b"", b" the", b"\xe2\x88", b"\x91", b"\n\n", b"\n", b"x", b"\xff"),
+    first=(b"", b"", b"the", b"\xe2\x88", b"\x91", b"\n\n", b"\n", b"x", b"\xff"),
     opens=frozenset({0}),
     closes=frozenset({1}),
-    strips=True,
 )
 
 
@@ -45,7 +45,7 @@ def plain(spelling: Spelling, ids: list[int]) -> bytes:
     opened, parts = False, []
     for i in ids:
         entry = spelling.entries[i]
-        parts.append(entry.removeprefix(b" ") if opened and spelling.strips else entry)
+        parts.append(entry.removeprefix(b" ") if opened and spelling.first else entry)
         opened = i in spelling.opens
     return b"".join(parts)
 

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from slogpt_hf.hub.embedded import attributes, commits, git, metadata, names
 from slogpt_hf.hub.embedded.context import USER, Context
 from slogpt_hf.hub.embedded.git import Entry, Repository
-from slogpt_hf.hub.embedded.store import read_settings, write_settings
+from slogpt_hf.hub.embedded.store import KINDS, read_settings, write_settings
 from slogpt_hf.hub.embedded.wire import JSON_LIMIT, RefusalError, Response, json_response
 
 _TRUE = frozenset({"1", "true", "True"})
@@ -49,22 +49,24 @@ def validate_yaml(context: Context) -> Response:
 def create_repo(context: Context) -> Response:
     context.require_owner()
     payload = context.request.json()
-    namespace, name = _repo_id(payload)
+    namespace, name, kind = _repo_id(payload)
     private = payload.get("visibility") == "private" or bool(payload.get("private"))
     contents = commits.read_files(payload.get("files"))
     try:
-        repo = context.hub.store.create(namespace, name, private=private, contents=contents)
+        repo = context.hub.store.create(
+            namespace, name, private=private, kind=kind, contents=contents
+        )
     except RefusalError as refusal:
         if refusal.status == 409:
-            refusal.extra["url"] = f"{context.endpoint}/{namespace}/{name}"
+            found = git.located(f"{namespace}/{name}", kind)
+            refusal.extra["url"] = f"{context.endpoint}/{found}"
         raise
     return json_response({"url": context.url(repo), "name": repo.id, "id": repo.id})
 
 
 def delete_repo(context: Context) -> Response:
     context.require_owner()
-    namespace, name = _repo_id(context.request.json())
-    context.hub.store.delete(context.repository_named(namespace, name))
+    context.hub.store.delete(context.repository_named(*_repo_id(context.request.json())))
     return json_response({})
 
 
@@ -95,7 +97,7 @@ def list_models(context: Context) -> Response:
     if limit and not (limit.isascii() and limit.isdigit()):
         raise RefusalError(400, f"The limit {limit[:40]!r} is not a number.")
     infos = []
-    for repo in context.hub.store.repositories():
+    for repo in context.hub.store.repositories(context.kind):
         namespace, name = repo.id.partition("/")[0], repo.id.lower()
         hidden = not owner and read_settings(repo).get("private")
         commit = git.resolve(repo, "main")
@@ -281,14 +283,15 @@ def delete_branch(context: Context) -> Response:
     return _delete_ref(context, "heads")
 
 
-def _repo_id(payload: Mapping[str, Any]) -> tuple[str, str]:
+def _repo_id(payload: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Namespace, name and kind of the repository that a request is about."""
     kind = payload.get("type") or "model"
-    if kind != "model":
-        raise RefusalError(400, f"The embedded hub serves models only, not {kind!r}.")
+    if kind not in KINDS:
+        raise RefusalError(400, f"The embedded hub serves models and datasets only, not {kind!r}.")
     name, namespace = str(payload.get("name") or ""), payload.get("organization")
     if namespace is None and "/" in name:
         namespace, _, name = name.partition("/")
-    return str(namespace or USER), name
+    return str(namespace or USER), name, str(kind)
 
 
 def _ref(kind: str, name: str) -> str:

@@ -44,6 +44,7 @@ class Context:
     hub: Hub
     request: Request
     params: Mapping[str, str]
+    kind: str = "model"
 
     @property
     def is_owner(self) -> bool:
@@ -68,9 +69,9 @@ class Context:
 
     def repository(self) -> Repository:
         """The repository of the path; raises like `repository_named`."""
-        return self.repository_named(self.params["ns"], self.params["name"])
+        return self.repository_named(self.params["ns"], self.params["name"], self.kind)
 
-    def repository_named(self, namespace: str, name: str) -> Repository:
+    def repository_named(self, namespace: str, name: str, kind: str) -> Repository:
         """A repository that the caller may read.
 
         Raises:
@@ -78,7 +79,7 @@ class Context:
                 token, who cannot tell a private repository from none.
         """
         owner = self.is_owner
-        repo = self.hub.store.repository(namespace, name)
+        repo = self.hub.store.repository(namespace, name, kind)
         if repo and (owner or not read_settings(repo).get("private")):
             return repo
         if not owner:
@@ -112,7 +113,7 @@ class Context:
         return match[1] if match else self.hub.host
 
     def url(self, repo: Repository, *rest: str) -> str:
-        return "/".join((self.endpoint, repo.id, *(quote(part) for part in rest)))
+        return "/".join((self.endpoint, repo.location, *(quote(part) for part in rest)))
 
 
 Handler = Callable[[Context], Response]
@@ -120,11 +121,13 @@ Handler = Callable[[Context], Response]
 
 @dataclass(frozen=True)
 class Route:
-    """A method, a path with `{parameters}` (a last `{path*}` takes all that follows), a handler."""
+    """A method, a path with `{parameters}` (a last `{path*}` takes all that follows), a handler,
+    and the kind of repository that it is about."""
 
     method: str
     pattern: str
     handler: Handler
+    kind: str = "model"
 
     def match(self, method: str, path: tuple[str, ...]) -> dict[str, str] | None:
         """The path's parameters; None if this is another route's request."""

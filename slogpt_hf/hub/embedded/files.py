@@ -32,7 +32,7 @@ def resolve(context: Context) -> Response:
             404, f"The LFS object of {entry.path} is missing.", "EntryNotFound", headers=headers
         )
     link = context.hub.signer.link(
-        context.lfs_endpoint, "download", repo.id, entry.lfs.sha256, entry.lfs.size
+        context.lfs_endpoint, "download", repo.location, entry.lfs.sha256, entry.lfs.size
     )
     linked = {"X-Linked-Etag": etag, "X-Linked-Size": str(entry.lfs.size), "Location": link}
     status = 304 if context.request.headers.get("if-none-match") == etag else 302
@@ -131,7 +131,7 @@ def _ranged(context: Context, headers: dict[str, str], body: bytes | FileSlice) 
 
 def _signed(context: Context, action: str) -> tuple[Repository, str, int]:
     request, params = context.request, context.params
-    repo = context.hub.store.repository(params["ns"], params["name"])
+    repo = context.hub.store.repository(params["ns"], params["name"], context.kind)
     sha256, size = params["oid"], request.first("size")
     is_valid = (
         names.is_sha256(sha256)
@@ -140,7 +140,7 @@ def _signed(context: Context, action: str) -> tuple[Repository, str, int]:
         and context.hub.signer.is_valid(
             request.first("signature"),
             action,
-            f"{params['ns']}/{params['name']}",
+            git.located(f"{params['ns']}/{params['name']}", context.kind),
             sha256,
             int(size[:19]),
         )
@@ -167,9 +167,9 @@ def _batch_object(
     if xet_run and not present:
         answer["actions"] = {"upload": xet.upload_action(context, repo, xet_run)}
     elif operation == "download" or not present:
-        href = context.hub.signer.link(context.lfs_endpoint, operation, repo.id, sha256, size)
+        href = context.hub.signer.link(context.lfs_endpoint, operation, repo.location, sha256, size)
         answer["actions"] = {operation: {"href": href}}
     if operation == "upload" and not present:
-        verify_href = f"{context.endpoint}/{repo.id}.git/info/lfs/objects/verify"
+        verify_href = f"{context.endpoint}/{repo.location}.git/info/lfs/objects/verify"
         answer["actions"]["verify"] = {"href": verify_href}
     return answer

@@ -37,12 +37,26 @@ class GitError(Exception):
 
 @dataclass(frozen=True)
 class Repository:
-    """A bare repository `namespace/name`, where its temporary files go, and the folder's lock."""
+    """A bare repository `namespace/name`, where its temporary files go, and the folder's lock.
+
+    `kind` is `model` or `dataset`.
+    """
 
     id: str
     git_dir: Path
     incoming: Path
     lock_fd: int
+    kind: str = "model"
+
+    @property
+    def location(self) -> str:
+        """Path of the repository below the hub's address, and below its folder."""
+        return located(self.id, self.kind)
+
+
+def located(repo_id: str, kind: str) -> str:
+    """Path of a repository below the hub's address: models have no prefix."""
+    return repo_id if kind == "model" else f"{kind}s/{repo_id}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,13 @@ from slogpt_hf.hub.embedded.store import read_settings
 
 _FRONT_MATTER = re.compile(r"\A(?:\ufeff)?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*\r?$", re.S | re.M)
 _CARD_LIMIT = 1024 * 1024
-_TAG_PREFIXES = {"license": "license:", "datasets": "dataset:", "base_model": "base_model:"}
+_TAG_PREFIXES = {
+    "license": "license:",
+    "datasets": "dataset:",
+    "base_model": "base_model:",
+    "task_categories": "task_categories:",
+    "size_categories": "size_categories:",
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,7 +80,7 @@ def timestamp(date: datetime) -> str:
 
 
 def tags(card: Mapping[str, Any]) -> list[str]:
-    """The tags by which the Hub's search knows a model, from its card."""
+    """The tags by which the Hub's search knows a repository, from its card."""
     found = [*_strings(card.get("library_name")), *_strings(card.get("tags"))]
     found += [*_strings(card.get("pipeline_tag")), *_strings(card.get("language"))]
     found += [p + v for key, p in _TAG_PREFIXES.items() for v in _strings(card.get(key))]
@@ -82,13 +88,12 @@ def tags(card: Mapping[str, Any]) -> list[str]:
 
 
 def model_info(repo: Repository, commit: str, *, siblings: bool, blobs: bool) -> dict[str, Any]:
-    """The Hub's description of a model at a commit."""
+    """The Hub's description of a model or a dataset at a commit."""
     settings, card, date = read_settings(repo), _card(repo, commit), _commit_date(repo, commit)
     files = [entry for entry in git.tree(repo, commit).values() if not entry.is_folder]
     info: dict[str, Any] = {
-        "_id": hashlib.sha256(repo.id.encode()).hexdigest()[:24],
+        "_id": hashlib.sha256(repo.location.encode()).hexdigest()[:24],
         "id": repo.id,
-        "modelId": repo.id,
         "author": repo.id.partition("/")[0],
         "sha": commit,
         "lastModified": timestamp(date),
@@ -102,7 +107,9 @@ def model_info(repo: Repository, commit: str, *, siblings: bool, blobs: bool) ->
         "cardData": dict(card),
         "usedStorage": sum(entry.size for entry in files),
     }
-    info |= {k: card[k] for k in ("library_name", "pipeline_tag") if isinstance(card.get(k), str)}
+    if repo.kind == "model":
+        own = ("library_name", "pipeline_tag")
+        info |= {"modelId": repo.id} | {k: card[k] for k in own if isinstance(card.get(k), str)}
     if siblings:
         info["siblings"] = [_sibling(entry, blobs) for entry in files]
     return info

@@ -6,54 +6,72 @@ import logging
 
 from slogpt_hf.hub.embedded import api, files, git, pages, xet
 from slogpt_hf.hub.embedded.context import Context, Handler, Hub, Route
+from slogpt_hf.hub.embedded.git import located
+from slogpt_hf.hub.embedded.store import KINDS
 from slogpt_hf.hub.embedded.wire import RefusalError, Request, Response, refusal_response
 
-_MODEL = "api/models/{ns}/{name}"
-_LFS = "{ns}/{name}.git/info/lfs"
-_XET = "xet/{run}/{ns}/{name}"
-
-API: tuple[Route, ...] = (
+_OF_THE_HUB = (
     Route("GET", "", pages.index),
     Route("GET", "api/whoami-v2", api.whoami),
     Route("POST", "api/validate-yaml", api.validate_yaml),
     Route("POST", "api/repos/create", api.create_repo),
     Route("DELETE", "api/repos/delete", api.delete_repo),
-    Route("GET", "api/models", api.list_models),
-    Route("GET", _MODEL, api.model_info),
-    Route("GET", f"{_MODEL}/revision/{{rev}}", api.model_info),
-    Route("GET", f"{_MODEL}/auth-check", api.auth_check),
-    Route("GET", f"{_MODEL}/auth-check/write", api.auth_check_write),
-    Route("PUT", f"{_MODEL}/settings", api.update_settings),
-    Route("GET", f"{_MODEL}/refs", api.refs),
-    Route("GET", f"{_MODEL}/commits/{{rev}}", api.list_commits),
-    Route("GET", f"{_MODEL}/tree/{{rev}}", api.list_tree),
-    Route("GET", f"{_MODEL}/tree/{{rev}}/{{path*}}", api.list_tree),
-    Route("POST", f"{_MODEL}/paths-info/{{rev}}", api.paths_info),
-    Route("POST", f"{_MODEL}/preupload/{{rev}}", api.preupload),
-    Route("POST", f"{_MODEL}/commit/{{rev}}", api.commit),
-    Route("POST", f"{_MODEL}/tag/{{rev}}", api.create_tag),
-    Route("DELETE", f"{_MODEL}/tag/{{rev}}", api.delete_tag),
-    Route("POST", f"{_MODEL}/branch/{{rev}}", api.create_branch),
-    Route("DELETE", f"{_MODEL}/branch/{{rev}}", api.delete_branch),
-    Route("GET", f"{_MODEL}/xet-read-token/{{rev*}}", xet.read_token),
-    Route("GET", f"{_MODEL}/xet-write-token/{{rev*}}", xet.write_token),
-    Route("POST", f"{_LFS}/objects/batch", files.batch),
-    Route("POST", f"{_LFS}/objects/verify", files.verify),
-    Route("GET", "{ns}/{name}/resolve/{rev}/{path*}", files.resolve),
-    Route("GET", "{ns}/{name}/raw/{rev}/{path*}", files.raw),
-    Route("GET", "{ns}/{name}", pages.repository),
 )
 
-LFS: tuple[Route, ...] = (
-    Route("GET", "{ns}/{name}/{oid}", files.download_object),
-    Route("PUT", "{ns}/{name}/{oid}", files.upload_object),
-    Route("POST", f"{_XET}/v1/xorbs/default/{{hash}}", xet.upload_xorb),
-    Route("POST", f"{_XET}/v1/shards", xet.upload_shard),
-    Route("POST", f"{_XET}/v2/shards", xet.upload_shard_v2),
-    Route("POST", f"{_XET}/shards", xet.upload_shard),
-)
 
-_OTHER_KINDS = frozenset({"datasets", "spaces", "kernels", "buckets"})
+def _api(kind: str) -> tuple[Route, ...]:
+    """The routes of repositories of a kind."""
+    repo, page = f"api/{kind}s/{{ns}}/{{name}}", located("{ns}/{name}", kind)
+    batch = f"{page}.git/info/lfs/objects"
+    table: tuple[tuple[str, str, Handler], ...] = (
+        ("GET", f"api/{kind}s", api.list_models),
+        ("GET", repo, api.model_info),
+        ("GET", f"{repo}/revision/{{rev}}", api.model_info),
+        ("GET", f"{repo}/auth-check", api.auth_check),
+        ("GET", f"{repo}/auth-check/write", api.auth_check_write),
+        ("PUT", f"{repo}/settings", api.update_settings),
+        ("GET", f"{repo}/refs", api.refs),
+        ("GET", f"{repo}/commits/{{rev}}", api.list_commits),
+        ("GET", f"{repo}/tree/{{rev}}", api.list_tree),
+        ("GET", f"{repo}/tree/{{rev}}/{{path*}}", api.list_tree),
+        ("POST", f"{repo}/paths-info/{{rev}}", api.paths_info),
+        ("POST", f"{repo}/preupload/{{rev}}", api.preupload),
+        ("POST", f"{repo}/commit/{{rev}}", api.commit),
+        ("POST", f"{repo}/tag/{{rev}}", api.create_tag),
+        ("DELETE", f"{repo}/tag/{{rev}}", api.delete_tag),
+        ("POST", f"{repo}/branch/{{rev}}", api.create_branch),
+        ("DELETE", f"{repo}/branch/{{rev}}", api.delete_branch),
+        ("GET", f"{repo}/xet-read-token/{{rev*}}", xet.read_token),
+        ("GET", f"{repo}/xet-write-token/{{rev*}}", xet.write_token),
+        ("POST", f"{batch}/batch", files.batch),
+        ("POST", f"{batch}/verify", files.verify),
+        ("GET", f"{page}/resolve/{{rev}}/{{path*}}", files.resolve),
+        ("GET", f"{page}/raw/{{rev}}/{{path*}}", files.raw),
+        ("GET", page, pages.repository),
+    )
+    return tuple(Route(*row, kind) for row in table)
+
+
+def _lfs(kind: str) -> tuple[Route, ...]:
+    """The routes of the LFS socket for repositories of a kind."""
+    page = located("{ns}/{name}", kind)
+    run = f"xet/{{run}}/{page}"
+    table: tuple[tuple[str, str, Handler], ...] = (
+        ("GET", f"{page}/{{oid}}", files.download_object),
+        ("PUT", f"{page}/{{oid}}", files.upload_object),
+        ("POST", f"{run}/v1/xorbs/default/{{hash}}", xet.upload_xorb),
+        ("POST", f"{run}/v1/shards", xet.upload_shard),
+        ("POST", f"{run}/v2/shards", xet.upload_shard_v2),
+        ("POST", f"{run}/shards", xet.upload_shard),
+    )
+    return tuple(Route(*row, kind) for row in table)
+
+
+# Models last: the path of a model's page could be almost any.
+API = (*_OF_THE_HUB, *(route for kind in reversed(KINDS) for route in _api(kind)))
+LFS = tuple(route for kind in KINDS for route in _lfs(kind))
+
+_OTHER_KINDS = frozenset({"spaces", "kernels", "buckets"})
 _BELOW_A_REPOSITORY = frozenset({"revision", "tree", "refs", "commits", "paths-info"})
 _logger = logging.getLogger("slogpt_hf.hub.embedded")
 
@@ -72,19 +90,19 @@ def answer(hub: Hub, request: Request) -> Response:
 
 def _find(hub: Hub, request: Request) -> tuple[Handler, Context]:
     if _OTHER_KINDS.intersection(request.path[: 2 if request.path[0] == "api" else 1]):
-        raise RefusalError(404, "The embedded hub serves models only.", "RepoNotFound")
+        raise RefusalError(404, "The embedded hub serves models and datasets only.", "RepoNotFound")
     method = "GET" if request.method == "HEAD" else request.method
     if method != "GET" and "origin" in request.headers:
         raise RefusalError(403, "The embedded hub takes no changes from web pages.")
     for route in LFS if request.server == "lfs" else API:
         if (params := route.match(method, request.path)) is not None:
-            return route.handler, Context(hub, request, params)
+            return route.handler, Context(hub, request, params, route.kind)
     unknown = f"The embedded hub does not know {method} /{'/'.join(request.path)}."
     raise RefusalError(404, unknown, "RepoNotFound" if _lacks_namespace(request.path) else "")
 
 
 def _lacks_namespace(path: tuple[str, ...]) -> bool:
     """Whether the path is one of the Hub's own repositories without a namespace, like `gpt2`."""
-    if path[:2] == ("api", "models"):
+    if path[:2] in (("api", "models"), ("api", "datasets")):
         return len(path) == 3 or path[3] in _BELOW_A_REPOSITORY
-    return path[1:2] == ("resolve",)
+    return path[2 if path[0] == "datasets" else 1 :][:1] == ("resolve",)

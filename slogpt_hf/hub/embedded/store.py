@@ -1,4 +1,5 @@
-"""The hub's folder: `NAMESPACE/NAME.git` for each repository, and a folder for what is not ready.
+"""The hub's folder: `NAMESPACE/NAME.git` for each model, `datasets/NAMESPACE/NAME.git` for each
+dataset, and a folder for what is not ready.
 
 A repository appears and disappears by one rename. What is temporary lies in `.slogpt-hf/incoming`
 on the same file system; what a killed server left there, and git's stale lock files, are swept
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,7 +31,10 @@ from slogpt_hf.hub.embedded.wire import RefusalError
 
 SETTINGS = "slogpt-hf.json"
 MARKER = ".slogpt-hf"
-_MINE = f"[!.]*/*.git/{SETTINGS}"
+KINDS = ("model", "dataset")
+# No model's namespace is called datasets, see `names`.
+_REPOSITORIES = {"model": "[!.]*/*.git", "dataset": "datasets/[!.]*/*.git"}
+_MINE = tuple(f"{pattern}/{SETTINGS}" for pattern in _REPOSITORIES.values())
 _NOTHING = {".DS_Store", ".gitkeep", "lost+found"}  # in folders that people call empty
 _STALE = ("*.lock", "refs/**/*.lock", "objects/*/tmp_obj_*")
 
@@ -42,18 +47,18 @@ class Store:
     incoming: Path
     lock_fd: int
 
-    def repository(self, namespace: str, name: str) -> Repository | None:
+    def repository(self, namespace: str, name: str, kind: str = "model") -> Repository | None:
         """The repository of this name; None where there is none or it cannot exist."""
         if not names.is_repo_id(namespace, name):
             return None
-        repo = self._repository(namespace, name)
+        repo = self._repository(namespace, name, kind)
         return repo if (repo.git_dir / "HEAD").is_file() else None
 
-    def repositories(self) -> list[Repository]:
-        """Every repository, sorted by id."""
+    def repositories(self, kind: str = "model") -> list[Repository]:
+        """Every repository of a kind, sorted by id."""
         found = (
-            self.repository(path.parent.name, path.name.removesuffix(".git"))
-            for path in sorted(self.folder.glob("[!.]*/*.git"))
+            self.repository(path.parent.name, path.name.removesuffix(".git"), kind)
+            for path in sorted(self.folder.glob(_REPOSITORIES[kind]))
         )
         return [repo for repo in found if repo]
 
@@ -63,6 +68,7 @@ class Store:
         name: str,
         *,
         private: bool,
+        kind: str = "model",
         contents: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Repository:
         """Create a repository with the Hub's initial commit on `main`.
@@ -71,6 +77,7 @@ class Store:
             namespace: of the repository, as `name` beside it.
             name: of the repository.
             private: whether only the owner may read it.
+            kind: `model` or `dataset`.
             contents: path to content of the commit's files; they come before the Hub's own.
 
         Raises:
@@ -82,7 +89,7 @@ class Store:
                 f"Invalid repository id {namespace[:100]}/{name[:100]}: letters, digits, '-', '_'"
                 " and '.' (not doubled, not at an end), at most 96 characters in all.",
             )
-        repo = self._repository(namespace, name)
+        repo = self._repository(namespace, name, kind)
         draft_dir = Path(tempfile.mkdtemp(dir=self.incoming, prefix="new-"))
         draft = Repository(repo.id, draft_dir, self.incoming, self.lock_fd)
         try:
@@ -94,16 +101,16 @@ class Store:
             commits.write_initial(draft, {**defaults, **contents})
             _fsync_all(draft_dir)
             draft_dir.chmod(0o755)
-            repo.git_dir.parent.mkdir(exist_ok=True)
+            repo.git_dir.parent.mkdir(parents=True, exist_ok=True)
             draft_dir.rename(repo.git_dir)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                raise RefusalError(409, "You already created this model repo") from None
+                raise RefusalError(409, f"You already created this {kind} repo") from None
             raise
         finally:
             shutil.rmtree(draft_dir, ignore_errors=True)
-        lfs.fsync_folder(repo.git_dir.parent)
-        lfs.fsync_folder(self.folder)
+        for folder in (repo.git_dir.parent, repo.git_dir.parent.parent, self.folder):
+            lfs.fsync_folder(folder)
         return repo
 
     def delete(self, repo: Repository) -> None:
@@ -113,9 +120,10 @@ class Store:
         lfs.fsync_folder(repo.git_dir.parent)
         shutil.rmtree(grave, ignore_errors=True)
 
-    def _repository(self, namespace: str, name: str) -> Repository:
-        git_dir = self.folder / namespace / f"{name}.git"
-        return Repository(f"{namespace}/{name}", git_dir, self.incoming, self.lock_fd)
+    def _repository(self, namespace: str, name: str, kind: str) -> Repository:
+        repo_id = f"{namespace}/{name}"
+        git_dir = self.folder / f"{git.located(repo_id, kind)}.git"
+        return Repository(repo_id, git_dir, self.incoming, self.lock_fd, kind)
 
 
 def read_settings(repo: Repository) -> Mapping[str, Any]:
@@ -172,7 +180,7 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 def _require_hub(folder: Path) -> None:
     """Refuse a folder of other things, which a slip of the keys would otherwise make a hub."""
-    if not folder.is_dir() or (folder / MARKER).is_dir() or any(folder.glob(_MINE)):
+    if not folder.is_dir() or (folder / MARKER).is_dir() or any(map(any, map(folder.glob, _MINE))):
         return
     other = next((path.name for path in folder.iterdir() if path.name not in _NOTHING), None)
     if other is not None:
@@ -192,7 +200,7 @@ def _sweep_if_unused(folder: Path, incoming: Path, lock_fd: int) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-    for settings in folder.glob(_MINE):
+    for settings in chain.from_iterable(map(folder.glob, _MINE)):
         for pattern in _STALE:
             for path in settings.parent.glob(pattern):
                 path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from slogpt_hf.hub.embedded import lfs, names, xet_shards, xet_xorbs
+from slogpt_hf.hub.embedded import git, lfs, names, xet_shards, xet_xorbs
 from slogpt_hf.hub.embedded.context import Context
 from slogpt_hf.hub.embedded.git import Repository
 from slogpt_hf.hub.embedded.wire import RefusalError, Response, json_response, text_response
@@ -38,7 +38,7 @@ def write_token(context: Context) -> Response:
 
 def upload_action(context: Context, repo: Repository, run: Path) -> dict[str, object]:
     """The LFS batch API's action for the transfer `xet`: where to get a token, and a first one."""
-    url = f"{context.endpoint}/api/models/{repo.id}/xet-write-token/main"
+    url = f"{context.endpoint}/api/{repo.kind}s/{repo.id}/xet-write-token/main"
     return {"href": url, "header": _grant(context, repo, run, "write")}
 
 
@@ -103,8 +103,8 @@ def _token(context: Context, action: str) -> Response:
 def _grant(context: Context, repo: Repository, run: Path, action: str) -> dict[str, str]:
     expires = int(time.time()) + TOKEN_SECONDS
     return {
-        "X-Xet-Cas-Url": f"{context.lfs_endpoint}/xet/{run.name}/{repo.id}",
-        "X-Xet-Access-Token": context.hub.signer.token(action, repo.id, expires),
+        "X-Xet-Cas-Url": f"{context.lfs_endpoint}/xet/{run.name}/{repo.location}",
+        "X-Xet-Access-Token": context.hub.signer.token(action, repo.location, expires),
         "X-Xet-Token-Expiration": str(expires),
     }
 
@@ -118,12 +118,13 @@ def _authorized(context: Context) -> tuple[Repository, Path]:
     """
     hub, params = context.hub, context.params
     sent = context.request.headers.get("authorization", "").removeprefix("Bearer ")
-    action = hub.signer.token_action(sent, f"{params['ns']}/{params['name']}", time.time())
+    location = git.located(f"{params['ns']}/{params['name']}", context.kind)
+    action = hub.signer.token_action(sent, location, time.time())
     if action is None:
         raise RefusalError(401, "The Xet token is not valid (any more) for this repository.")
     if action != "write":
         raise RefusalError(403, "The Xet token does not allow to write.")
-    repo = hub.store.repository(params["ns"], params["name"])
+    repo = hub.store.repository(params["ns"], params["name"], context.kind)
     if repo is None or hub.xet is None:
         raise RefusalError(404, "The repository has gone.", "RepoNotFound")
     return repo, hub.xet

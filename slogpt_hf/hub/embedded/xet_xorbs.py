@@ -39,7 +39,7 @@ def is_available() -> bool:
 
 def xorb_path(run: Path, repo: Repository, name: str) -> Path:
     """Where a repository's xorb lies for the time of one server run."""
-    return run / repo.id / name
+    return run / repo.location / name
 
 
 def receive(repo: Repository, final: Path, body: io.BufferedIOBase) -> None:
