@@ -274,6 +274,13 @@ def memory(folder: Path, size: str, rounds: int) -> Iterator[Row]:
         )
 
 
+def datasets(folder: Path, size: str, rounds: int) -> Iterator[Row]:
+    """A dataset of ``size`` and one of a quarter of it: speed, and memory that does not grow."""
+    from data import dataset_rows
+
+    yield from dataset_rows(folder, size, rounds)
+
+
 def image(folder: Path, size: str, rounds: int) -> Iterator[Row]:
     """The container image that TESTS_IMAGE names."""
     from image import image_rows
@@ -305,6 +312,7 @@ MEASUREMENTS = {
     "gate": Measurement(gate, "124M", 3),
     "publishing": Measurement(publishing, rounds=3),
     "batch": Measurement(batch),
+    "datasets": Measurement(datasets, "2GB", 1),
     "image": Measurement(image, rounds=10),
 }
 

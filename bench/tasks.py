@@ -257,6 +257,13 @@ def upload(file: str, transfer: str) -> FIGURES:
     return {"seconds": clock.seconds}
 
 
+def data(dataset: str, output: str) -> FIGURES:
+    """``slogpt-hf convert`` of a dataset, imports aside."""
+    from data import measured
+
+    return measured(dataset, output)
+
+
 def _delete(repo_id: str) -> None:
     from huggingface_hub import HfApi
 
@@ -356,7 +363,7 @@ if __name__ == "__main__":
         for f in (
             *(make, write_layout, convert, memory, inspect, usual),
             *(copy, start, imports, verify, passes, lockstep),
-            *(make_artefact, publish, upload, rerun),
+            *(make_artefact, publish, upload, rerun, data),
         )
     }
     print(json.dumps(tasks[sys.argv[1]](*sys.argv[2:])))

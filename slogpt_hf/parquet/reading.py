@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from slogpt_hf.datasets.ids import Ids
 
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = {TEXT: 4096, TOKENS: 256}
 AGAIN = "Download it again, or convert the dataset again."
 
 
@@ -31,7 +31,7 @@ def read_tokens(path: Path, dtype: str) -> Iterator[Ids]:
     def fits(kind: pa.DataType) -> bool:
         return bool(pa.types.is_list(kind) and kind.value_type == wanted.value_type)
 
-    for column in _columns(path, COLUMNS[TOKENS], fits, str(wanted)):
+    for column in _columns(path, TOKENS, fits, str(wanted)):
         if column.null_count or column.values.null_count:
             raise CheckpointError(f"{path}: holds ids that are null.", hint=AGAIN)
         yield column.flatten().to_numpy()
@@ -45,23 +45,24 @@ def read_texts(path: Path) -> Iterator[pa.Array]:
     """
     import pyarrow as pa
 
-    yield from _columns(path, COLUMNS[TEXT], pa.types.is_string, "string")
+    yield from _columns(path, TEXT, pa.types.is_string, "string")
 
 
 def _columns(
-    path: Path, name: str, fits: Callable[[pa.DataType], bool], wanted: str
+    path: Path, config: str, fits: Callable[[pa.DataType], bool], wanted: str
 ) -> Iterator[pa.Array]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    name, most = COLUMNS[config], ROWS_AT_ONCE[config]
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             schema = file.schema_arrow
             if schema.names != [name] or not fits(schema.field(0).type):
                 raise CheckpointError(
                     f"{path}: is not one column {name!r} of {wanted}.", hint=AGAIN
                 )
-            for batch in file.iter_batches(batch_size=ROWS_AT_ONCE, use_threads=False):
+            for batch in file.iter_batches(batch_size=most, use_threads=False):
                 yield batch.column(0)
     except (pa.ArrowException, OSError) as error:
         raise CheckpointError(

@@ -6,7 +6,7 @@ no row but those that it touches. Only rows that are too long are cut by countin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +25,8 @@ MOST_IDS = 8192  # of a row
 MOST_BYTES = 1 << 20  # of a row
 SENSIBLE = 4096  # ids that a row has on average, at most, for text to be taken as made of such rows
 LOOKBACK = 2  # ids before a row that tell whether it begins there
+# Bits of what an id is.
+OPENS, CLOSES, ENDS_LINE, IS_NEWLINE, STARTS_LINE, ENDS_PARAGRAPH = 1, 2, 4, 8, 16, 32
 CONTINUES = (0x80, 0xC0)  # a byte of UTF-8 in this range belongs to the one before
 
 
@@ -58,17 +60,18 @@ class Rule:
         Returns:
             Shape (n,).
         """
-        import numpy as np
-
-        current, last, earlier = ids[2:], ids[1:-1], ids[:-2]
+        marks = self._marks[ids]
+        current, last, earlier = marks[2:], marks[1:-1], marks[:-2]
         if self.kind == "documents":
-            return self._opens[current] | self._closes[last]
+            return (current & OPENS | last & CLOSES).astype(bool)
         if self.kind == "lines":
-            return self._ends_line[last]
+            return (last & ENDS_LINE).astype(bool)
         if self.kind == "paragraphs":
-            after = self._ends_paragraph[last] | (self._is_newline[last] & self._ends_line[earlier])
-            return after & ~self._starts_line[current]
-        return np.zeros(len(current), dtype=bool)
+            second = (last & IS_NEWLINE) >> 1 & earlier  # ENDS_LINE is the bit below
+            after = (last & ENDS_PARAGRAPH | second).astype(bool)
+            after &= ~(current & STARTS_LINE).astype(bool)
+            return after
+        return (current & 0).astype(bool)
 
     @cached_property
     def most_ids(self) -> int:
@@ -91,31 +94,21 @@ class Rule:
         return not entry or not CONTINUES[0] <= entry[0] < CONTINUES[1]
 
     @cached_property
-    def _opens(self) -> Flags:
-        return self.spelling.flags(self.spelling.opens)
+    def _marks(self) -> npt.NDArray[np.uint8]:
+        """Of each id which of the bits above it has: one look-up for all that is asked."""
+        import numpy as np
 
-    @cached_property
-    def _closes(self) -> Flags:
-        return self.spelling.flags(self.spelling.closes)
-
-    @cached_property
-    def _ends_line(self) -> Flags:
-        return self._flags(lambda entry: entry.endswith(b"\n"))
-
-    @cached_property
-    def _ends_paragraph(self) -> Flags:
-        return self._flags(lambda entry: entry.endswith(b"\n\n"))
-
-    @cached_property
-    def _starts_line(self) -> Flags:
-        return self._flags(lambda entry: entry.startswith(b"\n"))
-
-    @cached_property
-    def _is_newline(self) -> Flags:
-        return self._flags(lambda entry: entry == b"\n")
-
-    def _flags(self, holds: Callable[[bytes], bool]) -> Flags:
-        return self.spelling.flags(i for i, e in enumerate(self.spelling.entries) if holds(e))
+        marks = np.zeros(self.spelling.size, dtype=np.uint8)
+        for i, entry in enumerate(self.spelling.entries):
+            marks[i] = (
+                OPENS * (i in self.spelling.opens)
+                | CLOSES * (i in self.spelling.closes)
+                | ENDS_LINE * entry.endswith(b"\n")
+                | IS_NEWLINE * (entry == b"\n")
+                | ENDS_PARAGRAPH * entry.endswith(b"\n\n")
+                | STARTS_LINE * entry.startswith(b"\n")
+            )
+        return marks
 
 
 def rule_for(file: IdFile, spelling: Spelling, looked_at: int) -> Rule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +15,24 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 TEXT, TOKENS = "text", "tokens"
 COLUMNS = {TEXT: "text", TOKENS: "input_ids"}
 MOST_SHARD_IDS = 1 << 27  # about 200 MB of a shard
-GROUP_IDS = 1 << 20  # of a row group of ids; pages of larger ones take longer to cut
+GROUP_IDS = 1 << 20  # of a row group of ids
 GROUP_BYTES = 1 << 24  # of a row group of text
-# Pages are cut where the content says, so that a store that keeps equal chunks once keeps those
-# of a page that did not change: https://huggingface.co/docs/hub/datasets-streaming
 WRITING: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 1,
-    "use_content_defined_chunking": True,
     "write_statistics": False,
+}
+# Pages of text are cut where the content says, so that a store that keeps equal chunks once keeps
+# those of pages that did not change. Blocks of ids would not gain: their pages can be cut between
+# blocks alone, and what is put in before moves every block. docs/datasets.md has the figures.
+WRITING_OF = {
+    TEXT: WRITING | {"use_content_defined_chunking": True, "use_dictionary": False},
+    TOKENS: WRITING,
 }
 
 
@@ -107,15 +113,17 @@ def write_tokens(
     most = max(1, GROUP_IDS // block_size) * block_size
     seen: npt.NDArray[np.bool_] | None = np.zeros(shard.file.size or 1 << 16, dtype=bool)
     n_rows = n_bytes = 0
-    schema = pa.schema([(COLUMNS[TOKENS], pa.list_(pa.type_for_alias(shard.file.dtype)))])
-    with _writer(path, schema) as writer:
+    # Nothing is null, which spares a level of every id.
+    element = pa.field("element", pa.type_for_alias(shard.file.dtype), nullable=False)
+    schema = pa.schema([pa.field(COLUMNS[TOKENS], pa.list_(element), nullable=False)])
+    with _writer(path, schema, TOKENS) as writer:
         for ids in shard.file.pieces(shard.begin, shard.end, most):
-            if seen is not None and (shard.file.size or ids.max() < len(seen)):
-                seen[ids] = True
-            else:
+            if shard.file.size is None and ids.max() >= 1 << 16:
                 seen = None
+            if seen is not None and not seen.all():
+                seen[ids] = True
             offsets = np.append(np.arange(0, len(ids), block_size), len(ids)).astype(np.int32)
-            rows = pa.ListArray.from_arrays(offsets, pa.array(ids))
+            rows = pa.ListArray.from_arrays(offsets, pa.array(ids), type=schema.field(0).type)
             writer.write_table(pa.table([rows], schema=schema), row_group_size=len(rows))
             n_rows, n_bytes = n_rows + len(rows), n_bytes + rows.nbytes
             advance(len(ids))
@@ -140,7 +148,7 @@ def write_text(shard: Shard, path: Path, rule: Rule, advance: Callable[[int], No
     schema = pa.schema([(COLUMNS[TEXT], pa.string())])
     n_rows = n_bytes = waiting = 0
     batches: list[pa.RecordBatch] = []
-    with _writer(path, schema) as writer:
+    with _writer(path, schema, TEXT) as writer:
 
         def flush() -> None:
             table = pa.Table.from_batches(batches, schema)
@@ -170,15 +178,10 @@ def texts_of(shard: Shard, rule: Rule) -> Iterator[tuple[pa.Array, int]]:
         yield rule.spelling.strings(*rows), len(rows.ids)
 
 
-def _writer(path: Path, schema: pa.Schema) -> Any:
-    from contextlib import contextmanager
-
+@contextmanager
+def _writer(path: Path, schema: pa.Schema, config: str) -> Iterator[pq.ParquetWriter]:
     import pyarrow.parquet as pq
 
-    @contextmanager
-    def opened() -> Iterator[pq.ParquetWriter]:
-        # A file of Python's: what it raises on a full disk says so.
-        with path.open("wb") as file, pq.ParquetWriter(file, schema, **WRITING) as writer:
-            yield writer
-
-    return opened()
+    # A file of Python's: what it raises on a full disk says so.
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, **WRITING_OF[config]) as writer:
+        yield writer
