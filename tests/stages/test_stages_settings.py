@@ -29,6 +29,7 @@ OWN: dict[str, st.SearchStrategy[Any]] = {
     **{name: st.sampled_from(known) for name, known in CHOICES.items()},
     "repo_id": st.none() | st.sampled_from(["me/model", "You/a.b-c_1"]),
     "max_shard_size": st.sampled_from(["5GB", "500 MiB", "12345"]),
+    "special_tokens": st.none() | st.sampled_from(["pad", "pad,eos,bos,unk", " unk , "]),
     "set": st.lists(st.sampled_from(["n_head=8", "rope=true", "eps=1e-6"])).map(tuple),
     "card_template": st.none(),  # becomes a file of the folder
 }
