@@ -15,7 +15,7 @@ from slogpt_hf.card.facts import remote_url
 from slogpt_hf.card.record import CARD_FILE, RECORD_FILE, SCHEMA, Record, dump_json, hash_files
 from slogpt_hf.datasets.ids import MOST_OF_UINT16, IdFile, find_id_files, require_looks_like
 from slogpt_hf.files import staged_folder, write_files
-from slogpt_hf.parquet.back import needed_files, write_back
+from slogpt_hf.parquet.back import write_back
 from slogpt_hf.parquet.card import render_dataset_card
 from slogpt_hf.parquet.choice import IdVocabulary, vocabulary_of
 from slogpt_hf.parquet.proof import compare_rows, prove_text, prove_tokens
@@ -133,7 +133,6 @@ def convert_back(folder: Path, output: Path, progress: Progress = SILENT) -> lis
     """
     require_pyarrow()
     record = read_dataset_record(folder)
-    needed_files(record)
     n_ids = sum(file["n_ids"] for file in record["data"]["files"])
     with staged_folder(output) as work, progress.stage("back", n_ids, "ids") as advance:
         return write_back(folder, record, work, advance)
