@@ -8,6 +8,7 @@ refuses, but for sizes beyond the largest file, and ``1.0`` where ``1`` is meant
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from slogpt_hf.settings import (
@@ -16,6 +17,7 @@ from slogpt_hf.settings import (
     LONGEST_NUMBER,
     NAMES,
     SETTINGS_FILE,
+    SPECIAL_ROLES,
     TYPE_PREFIXES,
 )
 from slogpt_hf.version import __version__
@@ -83,6 +85,9 @@ def _accepted(name: str) -> dict[str, Any]:
     if name == "max_shard_size":
         whole = {"type": "integer", "minimum": 1, "exclusiveMaximum": LARGEST_SIZE}
         return {"anyOf": [{"type": "string", "pattern": SIZE}, whole, _null()]}
+    if name == "special_tokens":
+        roles = {"type": "string", "pattern": _listed(SPECIAL_ROLES)}
+        return {"anyOf": [roles, {"type": "array", "items": roles}, _null()]}
     if NAMES[name].metadata.get("comma_separated"):
         return {"type": ["string", "array", "null"], "items": {"type": "string"}}
     return {"type": ["string", "null"]}
@@ -106,6 +111,12 @@ def _field_list() -> str:
     """Of ``set`` as text: ``NAME=VALUE`` separated by spaces or commas."""
     one = rf"[A-Za-z_][A-Za-z0-9_]*={_value()}"
     return rf"^[\s,]*(?:{one}(?:[\s,]+{one})*[\s,]*)?{END}"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Some of these words, separated by commas."""
+    one = rf"(?:{'|'.join(words)})\s*"
+    return rf"^[\s,]*(?:{one}(?:,[\s,]*{one})*[\s,]*)?{END}"
 
 
 def _value() -> str:

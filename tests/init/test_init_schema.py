@@ -37,7 +37,7 @@ WORDS = st.sampled_from(
         *("5XB", " 1b ", "n_head=8", "n_head=8, norm_eps=1e-5", "n_head", "n_head=", "n_head=x"),
         *("n_head = 8", "a=true,b=False", "8", "1e-6", ".5", "-3.", "1_0", "9" * 25, "x,y"),
         *(word for choices in CHOICES.values() for word in choices),
-        *("float8", "BEST"),
+        *("float8", "BEST", "pad", " eos ,bos", "pad,,unk,", "pad eos", "mask", ","),
     ]
 )
 SCALARS = st.one_of(
@@ -72,6 +72,9 @@ LIKELY = st.dictionaries(KEYS, VALUES, max_size=2)
 @example({"set": {"n_head": None}})
 @example({"set": {"n_head": [8]}})
 @example({"set": "n_head=8,bias=true"})
+@example({"special-tokens": ["pad", "eos"]})
+@example({"special-tokens": "pad, unk"})
+@example({"special_tokens": "pad mask"})
 @example({"private": 2})
 @example({"private": "yes", "create": 0})
 @example({"repo-id": None, "repo_id": "me/my-model"})

@@ -23,6 +23,7 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=2
 ITEMS = TEXT.map(str.strip).filter(bool)
 SPECIAL: dict[str, st.SearchStrategy[Any]] = {
     "repo_id": st.sampled_from(["me/my-model", "1/2", "no/yes"]),
+    "special_tokens": st.sampled_from(["pad", "pad,eos,bos,unk", "unk, eos"]),
     "max_shard_size": st.sampled_from(["5GB", "500MB", "512"]),
     "set": st.lists(st.sampled_from(["n_head=8", "bias=true", "norm_eps=1e-5"]), max_size=2).map(
         tuple
