@@ -61,8 +61,13 @@ def convert(arguments: dict[str, Any], settings: Settings, progress: Progress, a
     from slogpt_hf.batch.before import made_before
     from slogpt_hf.batch.memory import need_of
     from slogpt_hf.build import convert, open_checkpoint
+    from slogpt_hf.libraries import missing
+    from slogpt_hf.unproven import convert_unproven
 
     path, output = Path(arguments["path"]), Path(arguments["output"])
+    if missing():
+        unproven = convert_unproven(path, output, settings, progress)
+        return {"status": "not proven", "record": unproven.to_dict()}
     checkpoint = open_checkpoint(path, settings)
     if record := made_before(checkpoint, output, settings, progress):
         return {"status": "known", "record": record}

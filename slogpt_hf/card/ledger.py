@@ -130,7 +130,9 @@ def find_release(
     witness.
     """
     same = (entry for entry in entries if entry["identity"] == wanted)
-    return next((entry for entry in same if meets(stated(entry.get("parity")).level, required)), None)
+    return next(
+        (entry for entry in same if meets(stated(entry.get("parity")).level, required)), None
+    )
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:

@@ -90,7 +90,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
 
     result = f"failed ({outcome.exit_code})" if outcome.exit_code else outcome.status
     record = outcome.facts.get("record")
-    level = stated(record["parity"]).level if record else None
+    level = stated(record.get("parity")).level if record else None
     return (
         outcome.checkpoint,
         result,

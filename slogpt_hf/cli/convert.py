@@ -67,7 +67,9 @@ def command(
     from slogpt_hf.batch.running import Batch
 
     batch = Batch(found, settings, jobs, budget, progress_for(quiet))
-    return tell_outcomes(batch.convert(Path(output)), as_json, ("output", "record"))
+    code = tell_outcomes(batch.convert(Path(output)), as_json, ("output", "record"))
+    _say_unproven()
+    return code
 
 
 def _convert(model: Path, output: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
@@ -88,7 +90,6 @@ def _convert(model: Path, output: Path, settings: Settings, as_json: bool, quiet
 
 
 def _unproven(model: Path, output: Path, settings: Settings, as_json: bool, quiet: bool) -> None:
-    from slogpt_hf.libraries import TO_PROVE
     from slogpt_hf.unproven import convert_unproven
 
     made = convert_unproven(model, output, settings, progress_for(quiet))
@@ -96,5 +97,12 @@ def _unproven(model: Path, output: Path, settings: Settings, as_json: bool, quie
         print_json(made.to_dict())
     else:
         click.echo(f"{output}: {made.target_class}, made of {model}")
-    absent = ", ".join(made.missing)
-    click.echo(f"NOT PROVEN, and not to be published: {absent} not installed. {TO_PROVE}", err=True)
+    _say_unproven()
+
+
+def _say_unproven() -> None:
+    from slogpt_hf.libraries import TO_PROVE, missing
+
+    if absent := ", ".join(missing()):
+        said = f"NOT PROVEN, and not to be published: {absent} not installed. {TO_PROVE}"
+        click.echo(said, err=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Flags = npt.NDArray[np.bool_]
     Offsets = npt.NDArray[np.int64]
 
-INSTALL = "Run: pip install 'slogpt-hf[datasets]'"
+INSTALL = "Run: pip install 'pyarrow>=21'"  # not the extra: a minimal install would become whole
 MOST_IDS = 1 << 21  # that are made text at once
 MOST_BYTES = 1 << 25  # of text that may become of them
 

@@ -31,10 +31,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_list_is_pyprojects_without_what_proves() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    whole = {*project["dependencies"], *project["optional-dependencies"]["datasets"]}
     lines = (ROOT / "requirements-minimal.txt").read_text("utf-8").splitlines()
     minimal = {line for line in lines if not line.startswith("#")}
-    rest = {Requirement(line).name for line in set(project["dependencies"]) - minimal}
-    assert minimal < set(project["dependencies"])
+    rest = {Requirement(line).name for line in whole - minimal}
+    assert minimal < whole
     assert rest == {*PROVING.values(), "tokenizers"}
 
 
@@ -61,6 +62,45 @@ def test_it_converts_the_same_and_says_that_nothing_is_proven(minimal: Any, tmp_
     assert ours == {k: v for k, v in theirs.items() if k != "transformers_version"}
     assert not {"release.json", "parity.json", "README.md"} & {p.name for p in out.iterdir()}
     assert "so nothing has shown" in (out / "NOT-PROVEN.txt").read_text()
+
+
+def test_a_batch_converts_as_well(minimal: Any, tmp_path: Path) -> None:
+    """What a process of the batch does; one that is started here would see the whole install."""
+    code = (
+        "from slogpt_hf.batch.worker import convert\n"
+        "from slogpt_hf.progress import SILENT\n"
+        "from slogpt_hf.settings import Settings\n"
+        "path, dataset, output = sys.argv[1:]\n"
+        "arguments = {'path': path, 'output': output}\n"
+        "print(convert(arguments, Settings(dataset=dataset), SILENT, lambda need: None))"
+    )
+    out = tmp_path / "out"
+    made = minimal.python(code, MODERN / "ckpt.pt", MODERN, out)
+    assert "'status': 'not proven'" in made.stdout, made.stderr
+    assert (out / "NOT-PROVEN.txt").exists() and not (out / "release.json").exists()
+
+
+def test_datasets_go_there_and_back(minimal: Any, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copyfile(MODERN / "meta.pkl", data / "meta.pkl")
+    (data / "train.bin").write_bytes(bytes([1, 0, 2, 0] * 500))
+    (data / "val.bin").write_bytes(bytes([3, 0, 2, 0] * 50))
+    made = minimal("convert", data, tmp_path / "there")
+    assert made.returncode == 0, made.stderr
+    made = minimal("convert", "--back", tmp_path / "there", tmp_path / "back")
+    assert made.returncode == 0, made.stderr
+    for name in ("train.bin", "val.bin", "meta.pkl"):
+        assert (tmp_path / "back" / name).read_bytes() == (data / name).read_bytes()
+
+
+def test_search_and_download_and_list(minimal: Any, hub: Path) -> None:
+    found = minimal("search", "modern", "--hub", hub, "--json")
+    assert found.returncode == 0 and "me/modern" in found.stdout, found.stderr
+    got = minimal("download", "me/modern", "--hub", hub)
+    assert got.returncode == 0 and "parity ok" in got.stdout, got.stderr
+    listed = json.loads(minimal("list", "--json").stdout)
+    assert [each["origin"] for each in listed] == ["me/modern"]
 
 
 def test_what_was_not_proven_is_published_by_no_install(

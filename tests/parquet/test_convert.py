@@ -321,4 +321,4 @@ def test_without_pyarrow(
     character_dataset()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert run(["convert", "small", "out"]) == 2
-    assert "pip install 'slogpt-hf[datasets]'" in capsys.readouterr().err
+    assert "pip install 'pyarrow>=21'" in capsys.readouterr().err
