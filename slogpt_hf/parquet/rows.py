@@ -16,6 +16,7 @@ from slogpt_hf.datasets.ids import IdFile
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
 
     from slogpt_hf.datasets.ids import Ids
     from slogpt_hf.parquet.spelling import Flags, Offsets, Spelling
@@ -60,7 +61,9 @@ class Rule:
         Returns:
             Shape (n,).
         """
-        marks = self._marks[ids]
+        import pyarrow as pa
+
+        marks: npt.NDArray[np.uint8] = self._marks.take(pa.array(ids)).to_numpy()
         current, last, earlier = marks[2:], marks[1:-1], marks[:-2]
         if self.kind == "documents":
             return (current & OPENS | last & CLOSES).astype(bool)
@@ -94,9 +97,10 @@ class Rule:
         return not entry or not CONTINUES[0] <= entry[0] < CONTINUES[1]
 
     @cached_property
-    def _marks(self) -> npt.NDArray[np.uint8]:
+    def _marks(self) -> pa.Array:
         """Of each id which of the bits above it has: one look-up for all that is asked."""
         import numpy as np
+        import pyarrow as pa
 
         marks = np.zeros(self.spelling.size, dtype=np.uint8)
         for i, entry in enumerate(self.spelling.entries):
@@ -108,7 +112,7 @@ class Rule:
                 | ENDS_PARAGRAPH * entry.endswith(b"\n\n")
                 | STARTS_LINE * entry.startswith(b"\n")
             )
-        return marks
+        return pa.array(marks)
 
 
 def rule_for(file: IdFile, spelling: Spelling, looked_at: int) -> Rule:
