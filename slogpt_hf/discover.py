@@ -16,6 +16,7 @@ from slogpt_hf.settings import Settings, given_field
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from slogpt_hf.checkpoints.spec import Spec
     from slogpt_hf.parity.oracles import Testimony
     from slogpt_hf.parity.searching import Found
 
@@ -75,7 +76,7 @@ def discover(path: Path, settings: Settings, progress: Progress = SILENT) -> Dis
     from slogpt_hf.parity.decoder import Decoder
     from slogpt_hf.parity.families import FAMILIES
     from slogpt_hf.parity.reference_name import require_reference
-    from slogpt_hf.parity.searching import Evidence, Search, as_options, loaded_once
+    from slogpt_hf.parity.searching import Evidence, Search, as_options, changed, loaded_once
 
     require_reference(settings.reference)
     checkpoint, guesses = _readable(path, settings)
@@ -97,11 +98,31 @@ def discover(path: Path, settings: Settings, progress: Progress = SILENT) -> Dis
     if "norm" in found.changes:
         told.pop("use_rmsnorm", None)
     untold = [name for name in told if name == "block_size" or name in said.told]
-    options = as_options({**told, **found.changes})
+    changes = {**told, **found.changes}
+    changes |= _moved(path, settings, changes, changed(checkpoint.spec, found.changes))
+    options = as_options(changes)
     note = "; ".join(filter(None, (note, _refusal(path, settings, options))))
     return Discovery(
         said.name, note, tuple(options), found, said.ids.shape[1], tuple(sorted(untold))
     )
+
+
+def _moved(
+    path: Path, settings: Settings, changes: Mapping[str, Any], found: Spec
+) -> dict[str, Any]:
+    """Settings that have to be said as well, since others move what is assumed for them.
+
+    With ``norm=rmsnorm``, say, another epsilon is assumed than the one that was tried with it.
+    """
+    from slogpt_hf.parity.searching import as_options, value_in, values_for
+
+    given = settings.given | dict(map(given_field, as_options(changes)))
+    try:
+        read = read_checkpoint(path, given, settings.base_path).spec
+    except SloGPTError:
+        return {}
+    pairs = {name: (value_in(found, name), value_in(read, name)) for name in values_for(found)}
+    return {name: a for name, (a, b) in pairs.items() if a != b and a is not None}
 
 
 def _refusal(path: Path, settings: Settings, options: list[str]) -> str:

@@ -17,7 +17,7 @@ from slogpt_hf.parity import decoder
 from slogpt_hf.parity.decoder import Decoder
 from slogpt_hf.parity.families import SLO
 from slogpt_hf.progress import SILENT
-from slogpt_hf.settings import Settings
+from slogpt_hf.settings import Settings, given_field
 
 TRUTHS: dict[str, dict[str, Any]] = {
     "nothing": {},
@@ -65,6 +65,19 @@ def test_heads_of_a_bare_state_dict(content: dict[str, Any], tmp_path: Path) -> 
     path = recorded(tmp_path / "model.pt", content["model"])
     found = discover(path, Settings(), SILENT)
     assert found.found.agrees and "n_head=4" in found.settings
+
+
+def test_what_is_printed_makes_what_was_found(
+    slo_content: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """``norm=rmsnorm`` alone would bring another epsilon along than the one that agreed."""
+    content = slo_content(n_layer=2, bias=False)
+    content["model_args"] = {n: v for n, v in content["model_args"].items() if "norm" not in n}
+    truth = {"norm": "rmsnorm", "norm_eps": 1e-5}
+    path = recorded(tmp_path / "ckpt.pt", content, **truth)
+    found = discover(path, Settings(), SILENT)
+    spec = read_checkpoint(path, dict(map(given_field, found.settings))).spec
+    assert found.found.agrees and {name: getattr(spec, name) for name in truth} == truth
 
 
 def test_what_is_outside_of_the_space_is_not_found(
