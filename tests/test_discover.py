@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from slogpt_hf.checkpoints import read_checkpoint
+from slogpt_hf.cli.discover import lines_of
 from slogpt_hf.discover import discover
 from slogpt_hf.parity import decoder
 from slogpt_hf.parity.decoder import Decoder
@@ -59,6 +60,14 @@ def test_it_is_found(name: str, content: dict[str, Any], tmp_path: Path) -> None
     assert said.keys() == truth.keys()
     for key, value in truth.items():
         assert said[key] == value or float(said[key]) == value
+
+
+def test_that_nothing_is_needed_is_said_of_the_witness(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    found = discover(recorded(tmp_path / "ckpt.pt", content), Settings(), SILENT)
+    assert found.found.agrees and not found.settings
+    assert "No setting is needed: the witness computes what is assumed." in lines_of(found)
 
 
 def test_heads_of_a_bare_state_dict(content: dict[str, Any], tmp_path: Path) -> None:

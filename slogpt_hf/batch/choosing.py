@@ -51,7 +51,12 @@ def chosen(arguments: Sequence[str], globs: Sequence[str]) -> tuple[Chosen, ...]
         return None
     plain = [path.parent for path, (_, root) in found.items() if root is None]
     common = Path(os.path.commonpath(plain)) if plain else Path()
-    names = _names([(path, (root or common).absolute()) for path, (_, root) in found.items()])
+    below = [(path, (root or common).absolute()) for path, (_, root) in found.items()]
+    if len({os.path.relpath(*pair) for pair in below}) < len(below):
+        # The same path below two folders: only what these are called tells them apart.
+        shared = Path(os.path.commonpath([root for _, root in below]))
+        below = [(path, shared) for path, _ in below]
+    names = _names(below)
     pairs = zip(found.values(), names, strict=True)
     return tuple(Chosen(path, name) for (path, _), name in pairs)
 

@@ -66,7 +66,7 @@ def lines_of(result: Discovery) -> list[str]:
     if found.stopped:
         lines.append("note: the search ended at its limit of models or time")
     if found.agrees and not result.settings:
-        lines.append("No setting is needed: what is assumed is right.")
+        lines.append("No setting is needed: the witness computes what is assumed.")
     if result.settings:
         lines += ["", " ".join(f"--set {option}" for option in result.settings)]
         pairs = [option.split("=", 1) for option in result.settings]

@@ -95,7 +95,7 @@ def command(
         else:
             _print_yaml(fan_out.kubernetes(plan, settings, named))
     elif not plan.decisions:
-        click.echo("No checkpoints were found.")
+        click.echo("No checkpoints were found. One that git ignores is found by its path alone.")
     else:
         print_columns([COLUMNS, *map(row_of, plan.decisions)])
 

@@ -17,6 +17,7 @@ from slogpt_hf.cli.options import (
     quiet_option,
     settings_options,
 )
+from slogpt_hf.cli.release import program
 
 if TYPE_CHECKING:
     from slogpt_hf.hub.releases import Release
@@ -54,7 +55,7 @@ def print_dataset(result: Release, hub: str | None) -> None:
     click.echo(f"  tag     {result.tag}")
     click.echo(f"  commit  {result.commit}")
     if hub:
-        click.echo(f"\nLoad it, with the hub up in another terminal: slogpt-hf hub serve {hub}")
+        click.echo(f"\nLoad it, with the hub up in another terminal: {program()} hub serve {hub}")
         click.echo("  export HF_ENDPOINT=http://127.0.0.1:8090 HF_HUB_DISABLE_XET=1")
     else:
         click.echo("\nLoad it:")

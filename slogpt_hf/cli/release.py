@@ -133,9 +133,12 @@ def print_release(result: Release, hub: str | None) -> None:
         f"  parity  float64 error {parity['fp64_error']:.1e} (bound {parity['fp64_bound']:.0e}), "
         f"float32 error {parity['fp32_error']:.1e} (bound {parity['fp32_bound']:.1e})"
     )
-    click.echo(f"  proof   {printable(claim(stated(parity)))}")
+    # A ledger's entry of an older release leaves them out.
+    unsaid = parity.get("level") and "assumptions" not in parity
+    rest = "; what it assumes is in its card" if unsaid and parity["level"] != "witnessed" else ""
+    click.echo(f"  proof   {printable(claim(stated(parity)))}{rest}")
     if hub:
-        click.echo(f"\nLoad it, with the hub up in another terminal: {_program()} hub serve {hub}")
+        click.echo(f"\nLoad it, with the hub up in another terminal: {program()} hub serve {hub}")
         click.echo("  export HF_ENDPOINT=http://127.0.0.1:8090 HF_HUB_DISABLE_XET=1")
     else:
         click.echo("\nLoad it:")
@@ -147,7 +150,7 @@ def print_release(result: Release, hub: str | None) -> None:
         click.echo(f"  {loader}.from_pretrained({arguments})")
 
 
-def _program() -> str:
+def program() -> str:
     """How this very program is called from the current folder."""
     if shutil.which("slogpt-hf"):
         return "slogpt-hf"

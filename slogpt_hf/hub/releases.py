@@ -147,4 +147,6 @@ def _commits_from(hub: Hub, repo_id: str, start: str) -> list[str]:
 
 def _found(hub: Hub, state: RepoState, entry: Record, commit: str) -> Release:
     version, tag = entry["version"], entry["tag"]
-    return Release(False, state.repo_id, version, tag, commit, None, hub.shown_endpoint, entry)
+    # A ledger's entry is short; the record at a branch's head says all, without another request.
+    record = next((head for head in state.records.values() if _are_one(head, entry)), entry)
+    return Release(False, state.repo_id, version, tag, commit, None, hub.shown_endpoint, record)

@@ -379,8 +379,11 @@ class ParityReport:
         return f"it first leaves it at {self.first_divergence}: {first}"
 
     def summary(self) -> str:
-        """One line for a log: the claim, then the figures."""
+        """One line for a log: the claim, who witnessed it, then the figures."""
         words = claim(self, MOST_ASSUMED)
+        agreeing = [each.name for each in self.witnesses if each.agrees]
+        if self.level == "witnessed" and self.passed and agreeing:
+            words += f"; witnessed by {', '.join(agreeing)}"
         if not self.comparisons:
             return f"{words}: {' '.join(self.failures)}"
         merge = "" if self.merge_error is None else f", merge error {self.merge_error:.1e}"

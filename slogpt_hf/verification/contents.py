@@ -50,7 +50,7 @@ def commit_of_tag(hub: Hub, repo_id: str, tag: str) -> str:
     is_branch = tag in {ref.name for ref in refs.branches}
     raise UsageError(
         f"{repo_id}: {f'{tag} is a branch, not a tag' if is_branch else f'has no tag {tag}'}.",
-        hint=f"There are {', '.join(near)}." if near else "It has no tags at all.",
+        hint=f"Its tags: {', '.join(near)}." if near else "It has no tags at all.",
     )
 
 

@@ -73,6 +73,14 @@ def test_paths_stay_in_their_order_and_come_once(make: Make) -> None:
     assert named(["gone/x.pt", "z/ckpt.pt"]) == {"gone/x.pt": "gone-x.pt", "z/ckpt.pt": "z-ckpt"}
 
 
+def test_the_same_path_below_two_folders_has_the_names_of_these(make: Make) -> None:
+    make("runs/a/ckpt.pt", "runs/b/ckpt.pt", "runs/b/x/ckpt.pt")
+    both = {"runs/a/ckpt.pt": "a-ckpt", "runs/b/ckpt.pt": "b-ckpt", "runs/b/x/ckpt.pt": "b-x-ckpt"}
+    assert named(["runs/a", "runs/b"]) == both
+    assert named(["runs/b", "runs/a/*.pt"]) == both
+    assert named(["runs/a/ckpt.pt", "runs/b"]) == both
+
+
 def test_names_that_would_be_one_are_told_apart(make: Make) -> None:
     make("r/a.pt", "r/a.bin", "r/b/c.pt", "r/b-c.pt")
     names = list(named(["r/**/*.pt", "r/*.bin"]).values())

@@ -125,10 +125,14 @@ def test_versions_mean_compatibility(
 
 def test_rerun_is_nothing_new(release: Cli, view: Any, slo_checkpoint: Write) -> None:
     path = slo_checkpoint(**SMALL)
-    assert release(path).code == 0
+    first = release(path)
+    assert first.code == 0
     before = view()
     outcome = release(path)
     assert outcome.code == 0
+    # What it assumes and how it is loaded is said again, word for word.
+    assert "; assumed: " in first.out and "AutoTokenizer" in first.out
+    assert outcome.out.splitlines()[2:] == first.out.splitlines()[2:]
     assert f"Nothing new: released before as {REPO} 1.0.0" in outcome.out
     assert f"  commit  {before[REPO].tags['v1.0.0']}" in outcome.out
     assert "convert" not in outcome.err
@@ -136,6 +140,9 @@ def test_rerun_is_nothing_new(release: Cli, view: Any, slo_checkpoint: Write) ->
     assert result["released"] is False
     assert (result["version"], result["tag"]) == ("1.0.0", "v1.0.0")
     assert view() == before
+    # Of an older release the ledger has no assumptions: the line says where they are.
+    assert release(slo_checkpoint(**(SMALL | {"seed": 1}))).code == 0
+    assert "as slogpt-hf knows it; what it assumes is in its card\n" in release(path).out
 
 
 def test_what_was_assumed_is_released_again_with_a_witness(

@@ -367,8 +367,8 @@ def test_the_package_itself_verifies_a_download(
         ("me/model", 2, "is not REPO@TAG"),
         ("model@v1.0.0", 2, "is not NAMESPACE/NAME"),
         ("me/model@a b", 2, "is not a name that git and the Hub take"),
-        ("me/model@v1.0.1", 2, "has no tag v1.0.1. There are v1.0.0."),
-        ("me/model@main", 2, "main is a branch, not a tag. There are v1.0.0."),
+        ("me/model@v1.0.1", 2, "has no tag v1.0.1. Its tags: v1.0.0."),
+        ("me/model@main", 2, "main is a branch, not a tag. Its tags: v1.0.0."),
         ("me/other@v1.0.0", 6, "me/other: reading the repository failed"),
     ],
 )

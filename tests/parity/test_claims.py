@@ -9,7 +9,7 @@ import pytest
 
 from slogpt_hf.checkpoints.assumptions import Assumption
 from slogpt_hf.parity import ParityReport, claim, meets, short_claim
-from slogpt_hf.parity.report import Control
+from slogpt_hf.parity.report import Control, Witness
 
 EPS = Assumption("norm_eps", 1e-5, "no file records it", "an epsilon of 1e-05")
 GELU = Assumption("activation", "gelu", "no file records it", "exact (erf) GELU")
@@ -73,6 +73,15 @@ def test_only_a_witness_makes_it_the_trainers_own_model(level: Any) -> None:
     said = claim(replace(REPORT, level=level))
     assert ("the trainer's own model" in said) is (level == "witnessed")
     assert ("as slogpt-hf knows it" in said) is (level != "witnessed")
+
+
+def test_the_log_names_who_witnessed() -> None:
+    agreeing = Witness("model.py:GPT", True, 0.0, 0.0, 1e-5, 0.0, 2, 8)
+    other = replace(agreeing, name="parity.safetensors", agrees=False)
+    report = replace(REPORT, witnesses=(agreeing, other))
+    said = replace(report, level="witnessed").summary()
+    assert "; witnessed by model.py:GPT: " in said and "parity.safetensors" not in said
+    assert "model.py:GPT" not in replace(report, level="assumed").summary()
 
 
 def test_a_level_meets_what_is_required_from_there_down() -> None:

@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from slogpt_hf.cli import run
+from slogpt_hf.cli.release import program
 from slogpt_hf.dataset_build import convert_dataset
 from slogpt_hf.dataset_release import push_dataset
 from slogpt_hf.errors import HubError, SloGPTError
@@ -71,7 +72,10 @@ def test_once(character_dataset: Callable[..., Path], capsys: pytest.CaptureFixt
     first = json.loads(capsys.readouterr().out)
     assert (first["released"], first["version"], first["tag"]) == (True, "1.0.0", "v1.0.0")
     assert run(arguments) == 0
-    assert "Nothing new" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Nothing new" in said
+    # The program as it is called from here, which need not be on the PATH.
+    assert f"in another terminal: {program()} hub serve hub" in said
     tags, commits, files = held()
     assert tags == {"v1.0.0": first["commit"]}
     assert commits == ["Release 1.0.0"]
