@@ -218,13 +218,18 @@ def _publish(
 
 def _stamped(folder: Path, record: Record, work: Path) -> tuple[dict[str, Path], Record]:
     """The files of a release, card and record written anew into ``work``, and the record."""
+    another = CheckpointError(
+        f"{folder / RECORD_FILE}: is not as this version writes it.",
+        hint="Convert the dataset again.",
+    )
     if published_dataset(record) is None:
-        raise CheckpointError(
-            f"{folder / RECORD_FILE}: is not as this version writes it.",
-            hint="Convert the dataset again.",
-        )
+        raise another
+    try:
+        text = render_dataset_card(record)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise another from error  # a field that only the card tells is missing or of another type
     card = work / CARD_FILE
-    card.write_text(render_dataset_card(record), encoding="utf-8")
+    card.write_text(text, encoding="utf-8")
     record = record | {"files": record["files"] | {CARD_FILE: sha256_of(card)}}
     (work / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")
     files = artefact_files(folder) | {CARD_FILE: card, RECORD_FILE: work / RECORD_FILE}

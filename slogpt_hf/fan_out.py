@@ -162,7 +162,7 @@ def _pod(config: str, variables: Mapping[str, str]) -> dict[str, Any]:
     home = {"HOME": "/tmp", "HF_HOME": "/tmp/hf"}
     secret = {"secretKeyRef": {"name": "slogpt-hf", "key": "HF_TOKEN"}}
     plain = [
-        {"name": name, "value": value.replace("$(", "$$(")}
+        {"name": name, "value": value.replace("$", "$$")}
         for name, value in {**variables, **home}.items()
     ]
     token = [{"name": "HF_TOKEN", "valueFrom": secret}]

@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.errors import SloGPTError
+from slogpt_hf.datasets.vocabulary import describe
+from slogpt_hf.errors import SloGPTError, UsageError
 from slogpt_hf.files import is_folder
 from slogpt_hf.local_models import FOLDERS, downloads_in, parity_facts
 from slogpt_hf.progress import SILENT, Progress
@@ -60,6 +61,8 @@ class HuggingFaceManager:
         from slogpt_hf.hub.search import search_models
 
         def found() -> list[Result]:
+            if not isinstance(limit, int):
+                raise UsageError(f"limit is {describe(limit)}, not a number.", hint="Give an int.")
             settings = self._current()
             require_hub_folder(settings)
             with hub_to_search(settings, self._progress.line) as hub:
@@ -78,6 +81,7 @@ class HuggingFaceManager:
         from slogpt_hf.hub.client import hub_of, require_hub_folder
 
         def done() -> Result:
+            _require_names(model_id=model_id, local_name=local_name or "")
             require_repo(model_id)
             settings = self._current()
             require_hub_folder(settings)
@@ -118,6 +122,7 @@ class HuggingFaceManager:
         from slogpt_hf.release import push_checkpoint
 
         def done() -> Result:
+            _require_names(dataset_name=dataset_name, model_path=model_path, repo_name=repo_name)
             settings = self._current()
             settings = replace(settings, private=private or settings.private)
             result = push_checkpoint(
@@ -142,23 +147,27 @@ class HuggingFaceManager:
         """Convert a checkpoint into a folder for ``from_pretrained``, and prove what it computes.
 
         Returns:
-            success, message, output_dir, config (that of ``config.json``), vocab_size; and parity.
-            Or success and error.
+            success, message, output_dir, config (that of ``config.json``), vocab_size; and parity,
+            None where nothing could be proven, see ``message``. Or success and error.
         """
-        from slogpt_hf.build import convert
 
         def done() -> Result:
+            _require_names(
+                dataset_name=dataset_name, model_path=model_path, output_path=output_path
+            )
             settings = self._current()
             if dataset_name != "-":
                 settings = replace(settings, dataset=dataset_name)
-            record = convert(Path(model_path), Path(output_path), settings, self._progress)
+            target, parity, note = _converted(
+                Path(model_path), Path(output_path), settings, self._progress
+            )
             config = json.loads(Path(output_path, "config.json").read_text("utf-8"))
             return {
-                "message": f"{model_path} became {output_path}, {record['model']['target_class']}",
+                "message": f"{model_path} became {output_path}, {target}{note}",
                 "output_dir": str(output_path),
                 "config": config,
                 "vocab_size": config["vocab_size"],
-                "parity": parity_facts(record["parity"]),
+                "parity": parity,
             }
 
         return _told(done)
@@ -173,8 +182,9 @@ class HuggingFaceManager:
         from slogpt_hf.dataset_build import convert_dataset
 
         def done() -> Result:
+            _require_names(dataset_name=dataset_name, output_path=output_path)
             record = convert_dataset(
-                dataset_name, Path(output_path), self._current(), self._progress
+                str(dataset_name), Path(output_path), self._current(), self._progress
             )
             data = record["data"]
             return {
@@ -207,6 +217,30 @@ class HuggingFaceManager:
 
     def _current(self) -> Settings:
         return load_settings({}) if self._settings is None else self._settings
+
+
+def _converted(
+    model: Path, output: Path, settings: Settings, progress: Progress
+) -> tuple[str, Result | None, str]:
+    """Target class, parity and what a message adds, as ``convert-model`` does it."""
+    from slogpt_hf.build import convert
+    from slogpt_hf.libraries import TO_PROVE, missing
+    from slogpt_hf.unproven import convert_unproven
+
+    if absent := ", ".join(missing()):
+        made = convert_unproven(model, output, settings, progress)
+        return made.target_class, None, f"; NOT PROVEN: {absent} not installed. {TO_PROVE}"
+    record = convert(model, output, settings, progress)
+    return record["model"]["target_class"], parity_facts(record["parity"]), ""
+
+
+def _require_names(**given: object) -> None:
+    """Raise UsageError for what can be no name or path: a user's mistake, not a bug."""
+    for name, value in given.items():
+        if not isinstance(value, str | os.PathLike) or "\0" in str(value):
+            raise UsageError(
+                f"{name} is {describe(value)}, which is no name or path.", hint="Give it as text."
+            )
 
 
 def _told(do: Callable[[], Result]) -> Result:

@@ -54,6 +54,9 @@ class SimpleCharTokenizer:
         self.model_max_length = model_max_length
         self._unknown = unknown
         self._files = self._made()
+        # Roles may have ids behind the entries: these are entries from here on.
+        whole = json.loads(self._files[VOCAB])
+        self._vocabulary = Vocabulary.from_tables(None, whole, None, "the vocabulary")
         unk = self.special_tokens.get("unk")
         self._unknown_id = self._vocabulary.ids.get(unknown) if unk is None else unk
 
@@ -114,7 +117,8 @@ class SimpleCharTokenizer:
         ids, found = self._vocabulary.ids, []
         for at, character in enumerate(text):
             i = ids.get(character, self._unknown_id)
-            if i is None:
+            # A lone surrogate is no character, which the real one refuses, too.
+            if i is None or "\ud800" <= character <= "\udfff":
                 raise UsageError(
                     f"{describe(character)}, character {at} of the text, is one that the model "
                     "was not trained on.",

@@ -41,12 +41,16 @@ def chosen(arguments: Sequence[str], globs: Sequence[str]) -> tuple[Chosen, ...]
         UsageError: a glob stands for nothing, or a folder cannot be read.
     """
     found: dict[Path, tuple[Path, Path | None]] = {}
+    seen: set[Path] = set()
     several = len(arguments) > 1
     for argument in arguments:
         root, paths = _meant(argument, globs)
         several = several or root is not None
         for path in paths:
-            found.setdefault(path.absolute(), (path, root))
+            # a/../a/ckpt.pt is a/ckpt.pt; a link to a checkpoint is another name that is meant.
+            if (place := path.parent.resolve() / path.name) not in seen:
+                seen.add(place)
+                found[path.absolute()] = (path, root)
     if not several:
         return None
     plain = [path.parent for path, (_, root) in found.items() if root is None]

@@ -76,6 +76,11 @@ def command(
 
     if as_json and engine:
         raise UsageError("--json and --matrix are both given.", hint="Leave one of them out.")
+    if engine == "gitlab" and sources not in ((), (".",)):
+        raise UsageError(
+            f"{sources[0]}: a SOURCE is not handed on to the jobs of the child pipeline.",
+            hint="Name it with --checkpoints, or in .slogpt-hf.yml.",
+        )
     settings = merged(flags)
     progress = progress_for(quiet)
     event, named = event_at_hand(), sources or sources_of(settings)

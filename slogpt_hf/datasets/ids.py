@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -103,7 +104,9 @@ def find_id_files(dataset: str, root: Path, dtype: str) -> tuple[IdFile, ...]:
         CheckpointError: a file is empty, a Git LFS pointer, or not of whole ids.
     """
     folder = _folder(dataset, root)
-    found = [(folder / name, split) for name, split in NAMED.items() if (folder / name).exists()]
+    # A link that leads nowhere (git-annex, DVC) is a file that is missing, not a split less.
+    named = [(folder / name, split) for name, split in NAMED.items()]
+    found = [(path, split) for path, split in named if os.path.lexists(path)]
     if not found:
         shards = sorted(path for path in folder.iterdir() if LLAMA2C_SHARD.fullmatch(path.name))
         found = [(path, TRAIN) for path in shards[1:]] + [(path, VALIDATION) for path in shards[:1]]

@@ -38,13 +38,16 @@ def search_models(
         description (the Hub has no text of its own: what the model does) and library_name.
 
     Raises:
-        UsageError: ``limit`` or ``sort`` cannot be meant.
+        UsageError: ``limit``, ``sort`` or a text cannot be meant.
         HubError: the hub refused or could not be reached.
     """
     if limit < 1:
         raise UsageError(f"limit {limit} is not a number of models.", hint="Give 1 or more.")
     if sort not in SORTS:
         raise UsageError(f"sort {sort[:40]!r} is not known.", hint=f"Known are {', '.join(SORTS)}.")
+    for text in (query, author or ""):
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise UsageError(f"{text[:40]!a} is no text of Unicode.", hint="Write it as UTF-8.")
 
     def found() -> list[dict[str, Any]]:
         models = hub.api.list_models(

@@ -12,6 +12,7 @@ from typing import Any
 from slogpt_hf.card.record import Record
 from slogpt_hf.datasets.vocabulary import Vocabulary
 from slogpt_hf.errors import CheckpointError, ParityError
+from slogpt_hf.files import sha256_of
 from slogpt_hf.parquet.reading import AGAIN, read_tokens
 from slogpt_hf.parquet.shards import TOKENS
 
@@ -41,7 +42,7 @@ def write_back(
 
     Raises:
         CheckpointError: a parquet file or the vocabulary is missing or cannot be read.
-        ParityError: a file does not get the bytes that it had.
+        ParityError: a file does not get the bytes that it had, or the vocabulary changed.
     """
     names = []
     for file in record["data"]["files"]:
@@ -62,9 +63,16 @@ def write_back(
             )
         names.append(file["file"])
     if _has_characters(record):
+        _require_recorded(folder, record)
         (output / "meta.pkl").write_bytes(meta_of(read_vocabulary(folder)))
         names.append("meta.pkl")
     return names
+
+
+def _require_recorded(folder: Path, record: Record) -> None:
+    path = folder / VOCABULARY_FILE
+    if path.is_file() and sha256_of(path) != record["files"].get(VOCABULARY_FILE):
+        raise ParityError(f"{path}: is not the vocabulary that the record says.", hint=AGAIN)
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:

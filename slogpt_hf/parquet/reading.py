@@ -55,6 +55,8 @@ def _columns(
     import pyarrow.parquet as pq
 
     name, most = COLUMNS[config], ROWS_AT_ONCE[config]
+    if path.exists() and not path.is_file():  # a pipe would be waited for, deaf to any signal
+        raise CheckpointError(f"{path}: is no regular file.", hint=AGAIN)
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             schema = file.schema_arrow

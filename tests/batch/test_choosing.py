@@ -69,6 +69,7 @@ def test_a_glob_is_expanded_unless_a_file_has_its_name(make: Make) -> None:
 def test_paths_stay_in_their_order_and_come_once(make: Make) -> None:
     make("z/ckpt.pt", "a/ckpt.pt")
     assert list(named(["z/ckpt.pt", "a/ckpt.pt", "z/ckpt.pt"])) == ["z/ckpt.pt", "a/ckpt.pt"]
+    assert list(named(["z/ckpt.pt", "a/../z/ckpt.pt", "a/ckpt.pt"])) == ["z/ckpt.pt", "a/ckpt.pt"]
     assert list(named(["a/ckpt.pt", "*/ckpt.pt"])) == ["a/ckpt.pt", "z/ckpt.pt"]
     assert named(["gone/x.pt", "z/ckpt.pt"]) == {"gone/x.pt": "gone-x.pt", "z/ckpt.pt": "z-ckpt"}
 

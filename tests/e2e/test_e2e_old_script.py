@@ -212,12 +212,21 @@ def test_mistakes_are_told_and_not_raised(hub: Path, monkeypatch: pytest.MonkeyP
         "no meta.pkl": manager.convert_slogpt_model_to_hf("no", "models/mydata/model.pt", "out"),
         "exists already": manager.convert_slogpt_model_to_hf("mydata", "models/mydata", "models"),
         "absent": manager.convert_dataset_for_hf("absent", "out"),
+        "model_id is None": manager.download_model(None),  # type: ignore[arg-type]
+        "output_path is 'o": manager.convert_dataset_for_hf("mydata", "o\0"),
+        "dataset_name is None": manager.convert_dataset_for_hf(None, "o"),  # type: ignore[arg-type]
+        "model_path is 'a": manager.convert_slogpt_model_to_hf("mydata", "a\0", "out"),
+        "repo_name is 5": manager.push_model_to_hf("mydata", "a", 5),  # type: ignore[arg-type]
     }
     for words, result in results.items():
         assert set(result) == {"success", "error"} and result["success"] is False
         assert words in result["error"], result
     with pytest.warns(UserWarning, match="limit"):
         assert manager.search_models("slo", 0) == []
+    with pytest.warns(UserWarning, match="limit is '5', not a number"):
+        assert manager.search_models("slo", "5") == []  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="no text of Unicode"):
+        assert manager.search_models("\udcff") == []
     Path(".slogpt-hf.yml").write_text("unknown-key: 1")
     assert "unknown key" in manager.download_model(RELEASED)["error"]
 

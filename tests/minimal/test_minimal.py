@@ -80,6 +80,23 @@ def test_a_batch_converts_as_well(minimal: Any, tmp_path: Path) -> None:
     assert (out / "NOT-PROVEN.txt").exists() and not (out / "release.json").exists()
 
 
+def test_the_class_of_old_converts_and_tells_mistakes(minimal: Any, tmp_path: Path) -> None:
+    code = (
+        "import json\n"
+        "from slogpt_hf import HuggingFaceManager, Settings\n"
+        "data, model, out = sys.argv[1:]\n"
+        "manager = HuggingFaceManager(settings=Settings(hub=f'{out}-hub'))\n"
+        "print(json.dumps([manager.convert_slogpt_model_to_hf(data, model, out),\n"
+        "                  manager.push_model_to_hf(data, model, 'me/x')]))"
+    )
+    made = minimal.python(code, MODERN, MODERN / "ckpt.pt", tmp_path / "out")
+    assert made.returncode == 0, made.stderr
+    converted, pushed = json.loads(made.stdout)
+    assert converted["success"] and converted["parity"] is None
+    assert "NOT PROVEN: torch, transformers" in converted["message"]
+    assert pushed["success"] is False and "pip install torch" in pushed["error"]
+
+
 def test_datasets_go_there_and_back(minimal: Any, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

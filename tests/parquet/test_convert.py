@@ -307,6 +307,39 @@ def test_a_damaged_dataset_does_not_come_back(
     assert not Path("back").exists()
 
 
+@pytest.mark.parametrize(("harm", "code"), [("vocabulary", 4), ("pipe", 3)])
+def test_another_vocabulary_or_a_pipe_does_not_come_back(
+    harm: str,
+    code: int,
+    character_dataset: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    character_dataset()
+    convert("small")
+    if harm == "vocabulary":  # as whole as before, and of other characters
+        stoi = json.loads(Path("out/vocab.json").read_text("utf-8"))
+        first, second = list(stoi)[:2]
+        stoi[first], stoi[second] = stoi[second], stoi[first]
+        Path("out/vocab.json").write_text(json.dumps(stoi), "utf-8")
+    else:
+        (path,) = Path("out/tokens").glob("train-*.parquet")
+        path.unlink()
+        os.mkfifo(path)
+    assert run(["convert", "out", "back", "--back", "-q"]) == code
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path("back").exists()
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_split(
+    character_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = character_dataset()
+    (folder / "val.bin").unlink()
+    (folder / "val.bin").symlink_to("annexed")
+    assert run(["convert", "small", "out", "-q"]) == 2
+    assert "val.bin" in capsys.readouterr().err and not Path("out").exists()
+
+
 def test_back_takes_no_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["convert", "--back", "out", "back", "--block-size", "5"]) == 2
     assert run(["convert", "--back", "nothing", "back"]) == 2

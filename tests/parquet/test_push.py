@@ -243,6 +243,19 @@ def test_files_that_would_be_loaded_beside_are_refused(
     assert "notes/mine.txt" in held()[2]
 
 
+@pytest.mark.parametrize("field", [{}, {"configs": {}}, {"configs": None}])
+def test_a_record_that_the_card_cannot_tell_is_refused(
+    field: dict[str, Any], character_dataset: Callable[..., Path]
+) -> None:
+    character_dataset()
+    record = json.loads((convert() / "release.json").read_text("utf-8"))
+    del record["data"]["configs"]
+    record["data"] |= field
+    Path("out/release.json").write_text(json.dumps(record), "utf-8")
+    with pytest.raises(SloGPTError, match="not as this version writes it"):
+        push_dataset(Path("out"), SETTINGS)
+
+
 def test_a_dataset_is_no_model(
     character_dataset: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

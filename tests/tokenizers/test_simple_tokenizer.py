@@ -99,6 +99,25 @@ def test_it_is_the_real_one(arguments: dict[str, Any], data: st.DataObject) -> N
             assert (folder / "again" / file).read_bytes() == (folder / file).read_bytes()
 
 
+def test_roles_with_ids_behind_the_entries_are_entries(tmp_path: Path) -> None:
+    made = SimpleCharTokenizer("ab", special_tokens={"pad": 2, "unk": 3})
+    made.save_pretrained(tmp_path)
+    real = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(made) == len(real) == 4 and made.get_vocab() == real.get_vocab()
+    assert made.tokenize("az") == real.tokenize("az") == ["a", "<|unk|>"]
+    assert made.decode([0, 2]) == real.decode([0, 2]) == "a<|pad|>"
+    assert made.convert_tokens_to_ids("<|pad|>") == 2
+
+
+def test_a_lone_surrogate_is_refused_as_by_the_real_one(tmp_path: Path) -> None:
+    made = SimpleCharTokenizer("ab", unknown="a")
+    made.save_pretrained(tmp_path)
+    with pytest.raises(TypeError):
+        AutoTokenizer.from_pretrained(tmp_path).encode("\ud800")
+    with pytest.raises(UsageError):
+        made.encode("\ud800")
+
+
 def test_what_transformers_saves_again_is_read(tmp_path: Path) -> None:
     saved(tmp_path, ["a", "b", "<pad>"], "error", {"pad": 2, "unk": 3})
     AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "again")

@@ -130,6 +130,8 @@ def test_a_pod_sees_urls_alone_and_no_credential_of_them() -> None:
     text = json.dumps(job_of(sources=["https://me:hunter2@git.example.com/t.git"]))
     assert "hunter2" not in text and "https://git.example.com/t.git" in text
     assert "$$(HOME)" in json.dumps(job_of(Settings(repo_id="me/m", message="$(HOME)")))
+    # "$$" is one "$" to Kubernetes: of "$$$(HOME)" it would expand the second half.
+    assert "$$$$(HOME)" in json.dumps(job_of(Settings(repo_id="me/m", message="$$(HOME)")))
 
 
 @pytest.mark.parametrize("count", [0, 2, 1001])

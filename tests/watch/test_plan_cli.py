@@ -87,6 +87,7 @@ def test_a_child_pipeline_of_gitlab(plan: Callable[..., Result]) -> None:
     assert len(matrix["CANDIDATE"]) == 2
     assert "slogpt-hf publish" in pipeline
     assert "SLOGPT_HUB" not in pipeline["variables"]
+    assert "not handed on" in str(plan("b/ckpt.pt", "--matrix", "gitlab").exception)
     event = Event("push", branch="topic", is_pull_request=True)
     assert "slogpt-hf publish" not in yaml.safe_load(plan("--matrix", "gitlab", event=event).stdout)
 
