@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -24,6 +25,10 @@ settings.load_profile("untimed")
 # Before huggingface_hub or transformers are imported: no test reads or writes the user's cache.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="slogpt-hf-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+
+# Started in the background of a shell, these processes would ignore it for good.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.append(str(Path(__file__).parent))  # for needs.py
 

@@ -289,7 +289,7 @@ def test_repo_id_that_is_none(repo_id: str) -> None:
 def test_type_of_repository_is_no_namespace(kind: str) -> None:
     with pytest.raises(UsageError, match="type of repository") as caught:
         Settings(repo_id=f"{kind}/mine")
-    assert "leave the type out" in caught.value.hint
+    assert "Leave the type out" in caught.value.hint
     assert Settings(repo_id=f"{kind}x/mine").repo_id
 
 
