@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slogpt_hf.cli import printable
 from slogpt_hf.cli.options import (
     HUB,
     WATCH,
@@ -94,6 +95,9 @@ def command(
     elif engine:
         from slogpt_hf import fan_out
 
+        if settings.hub:
+            said = "is not handed on: the jobs release to the hub that their own settings name"
+            click.echo(f"warning: --hub {printable(settings.hub)} {said}.", err=True)
         publish = not (event and event.is_pull_request)
         if engine == "gitlab":
             _print_yaml([fan_out.gitlab(plan, settings, publish=publish)])

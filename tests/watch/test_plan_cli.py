@@ -82,7 +82,9 @@ def test_a_matrix_is_githubs_whatever_stands_behind_it(plan: Callable[..., Resul
 
 
 def test_a_child_pipeline_of_gitlab(plan: Callable[..., Result]) -> None:
-    pipeline = yaml.safe_load(plan("--matrix", "gitlab").stdout)
+    result = plan("--matrix", "gitlab")
+    assert "is not handed on" in result.stderr
+    pipeline = yaml.safe_load(result.stdout)
     [matrix] = pipeline["slogpt-hf prove 1"]["parallel"]["matrix"]
     assert len(matrix["CANDIDATE"]) == 2
     assert "slogpt-hf publish" in pipeline
