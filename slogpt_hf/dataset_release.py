@@ -15,9 +15,9 @@ from slogpt_hf.datasets.ids import find_id_files
 from slogpt_hf.errors import CheckpointError, HubError, ParityError, UsageError
 from slogpt_hf.files import sha256_of
 from slogpt_hf.hub.client import DATASET, Hub, hub_of, readable_errors, request
-from slogpt_hf.hub.publish import Publication, TagTakenError, publish_artefact
+from slogpt_hf.hub.publish import Publication, publish_planned
 from slogpt_hf.hub.releases import Release, published_release
-from slogpt_hf.hub.rounds import BranchMovedError, until_settled
+from slogpt_hf.hub.rounds import until_settled
 from slogpt_hf.hub.state import RepoState, read_file, read_state
 from slogpt_hf.hub.tree import files_at
 from slogpt_hf.hub.uploads import Uploads
@@ -205,14 +205,8 @@ def _publish(
             settings.private,
             create,
         )
-        n_bytes = sum(path.stat().st_size for path in files.values())
-        with progress.client_stage("upload", n_bytes):
-            try:
-                commit = publish_artefact(hub, publication, state, uploads)
-            except TagTakenError as error:
-                if tag_of(settings, values) is not None:
-                    raise
-                raise BranchMovedError(error.message) from error
+        fixed = tag_of(settings, values) is not None
+        commit = publish_planned(hub, publication, state, uploads, progress, tag_is_fixed=fixed)
     return Release(True, state.repo_id, version, tag, commit, branch, hub.shown_endpoint, stamped)
 
 

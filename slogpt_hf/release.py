@@ -26,13 +26,9 @@ from slogpt_hf.errors import UsageError
 from slogpt_hf.files import sha256_of, staged_folder
 from slogpt_hf.hub.client import Hub, hub_of
 from slogpt_hf.hub.preflight import repo_of_account
-from slogpt_hf.hub.publish import (
-    Publication,
-    TagTakenError,
-    publish_artefact,
-)
+from slogpt_hf.hub.publish import Publication, publish_planned
 from slogpt_hf.hub.releases import Release, branch_for, published_release
-from slogpt_hf.hub.rounds import BranchMovedError, until_settled
+from slogpt_hf.hub.rounds import until_settled
 from slogpt_hf.hub.state import RepoState, read_state
 from slogpt_hf.hub.uploads import Uploads
 from slogpt_hf.hub.versions import next_version, ref_from
@@ -313,18 +309,11 @@ def _publish_behind(
         digests = record["files"] | {
             name: sha256_of(files[name]) for name in files.keys() - record["files"].keys()
         }
-        n_bytes = sum(path.stat().st_size for path in files.values())
         if branch != state.revision:
             progress.line(f" publish: to {branch}; {state.revision} stays as it is.")
         publication = Publication(files, digests, tag, branch, message, settings.private, create)
-        with progress.client_stage("upload", n_bytes):
-            try:
-                commit = publish_artefact(hub, publication, state, uploads)
-            except TagTakenError as error:
-                if tag_of(settings, values) is not None:
-                    raise
-                # Another branch's release took the version: the next one is free.
-                raise BranchMovedError(error.message) from error
+        fixed = tag_of(settings, values) is not None
+        commit = publish_planned(hub, publication, state, uploads, progress, tag_is_fixed=fixed)
     return Release(True, state.repo_id, version, tag, commit, branch, hub.shown_endpoint, record)
 
 

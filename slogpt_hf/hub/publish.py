@@ -13,6 +13,7 @@ from slogpt_hf.hub.rounds import BranchMovedError, commit_on
 from slogpt_hf.hub.state import DEFAULT_BRANCH, RepoState, read_state
 from slogpt_hf.hub.tree import LOADERS, HubFile, files_at, loaded_beside
 from slogpt_hf.hub.uploads import Uploads
+from slogpt_hf.progress import Progress
 from slogpt_hf.signing import SIGNATURE_FILE
 
 CONFLICT = 409
@@ -43,6 +44,31 @@ class Publication:
     message: str
     private: bool = False
     create: bool = True
+
+
+def publish_planned(
+    hub: Hub,
+    publication: Publication,
+    state: RepoState,
+    uploads: Uploads,
+    progress: Progress,
+    *,
+    tag_is_fixed: bool,
+) -> str:
+    """``publish_artefact``, of which the upload is shown.
+
+    Args:
+        tag_is_fixed: the tag was asked for; else the version made it, and the next one is free
+            where another branch's release took it: then ``BranchMovedError`` is raised.
+    """
+    n_bytes = sum(path.stat().st_size for path in publication.files.values())
+    with progress.client_stage("upload", n_bytes):
+        try:
+            return publish_artefact(hub, publication, state, uploads)
+        except TagTakenError as error:
+            if tag_is_fixed:
+                raise
+            raise BranchMovedError(error.message) from error
 
 
 def publish_artefact(hub: Hub, publication: Publication, state: RepoState, uploads: Uploads) -> str:
