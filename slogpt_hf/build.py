@@ -168,19 +168,7 @@ def build_artefact(
     report = verified(checkpoint, folder, choice, settings, progress)
     require_as_written(folder, written, checkpoint.path)
     progress.line(f"   proof: {report.summary()}")
-    if report.passed and report.level != "witnessed":
-        require_known(checkpoint, _unsettled(report, checkpoint))
-    if report.passed and not report.caught:
-        raise GateInvalidError(
-            f"{checkpoint.path}: the converted model is not proven: no fault could be planted.",
-            hint="Please report this as a bug of slogpt-hf. Nothing was published.",
-        )
-    if not report.passed:
-        raise _not_proven(checkpoint.path, report, settings)
-    try:
-        require_level(report, settings.require_witness, checkpoint.path, _heard(report))
-    except ParityError as error:
-        raise ParityError(error.message, hint=f"{error.hint} {_keep(report, settings)}") from None
+    _require_proven(checkpoint, report, settings)
     written |= _write_report(folder, report)
     record = record_of(
         checkpoint,
@@ -198,6 +186,29 @@ def build_artefact(
     (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")
     (folder / CARD_FILE).write_text(card_for(folder, record, settings), encoding="utf-8")
     return record
+
+
+def _require_proven(checkpoint: Checkpoint, report: ParityReport, settings: Settings) -> None:
+    """Raise unless the proof passed, could have failed, and rests on enough.
+
+    Raises:
+        CheckpointError: the checkpoint records what is unknown, and no witness settles it.
+        ParityError: it is not equal, or proven on less than ``require_witness`` asks for.
+        GateInvalidError: the proof would not have caught a fault.
+    """
+    if report.passed and report.level != "witnessed":
+        require_known(checkpoint, _unsettled(report, checkpoint))
+    if report.passed and not report.caught:
+        raise GateInvalidError(
+            f"{checkpoint.path}: the converted model is not proven: no fault could be planted.",
+            hint="Please report this as a bug of slogpt-hf. Nothing was published.",
+        )
+    if not report.passed:
+        raise _not_proven(checkpoint.path, report, settings)
+    try:
+        require_level(report, settings.require_witness, checkpoint.path, _heard(report))
+    except ParityError as error:
+        raise ParityError(error.message, hint=f"{error.hint} {_keep(report, settings)}") from None
 
 
 def card_for(folder: Path, record: Record, settings: Settings) -> str:

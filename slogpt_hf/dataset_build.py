@@ -95,29 +95,42 @@ def convert_dataset(
         proof, data = _proven(work, shards, rules, vocabulary, progress)
         data |= {"block_size": block_size, "vocab_size": vocabulary.size}
         data |= {"configs": _configs(work, parts), **_seen(parts, vocabulary)}
-        source = provenance_of(files[0].path, [file.path for file in files], event)
-        record: Record = {
-            "schema": SCHEMA,
-            "kind": KIND,
-            "tool": f"slogpt-hf {__version__}",
-            "date": today(),
-            "identity": identity_of(data, vocabulary.fingerprint),
-            "name": files[0].path.absolute().parent.name,
-            "repo_id": settings.repo_id,
-            "version": None,
-            "tag": None,
-            "source": asdict(replace(source, remote=remote_url(source))),
-            "data": data,
-            "tokenizer": _tokenizer(vocabulary),
-            "proof": proof,
-            "license": settings.license,
-            "languages": list(settings.languages),
-            "files": hash_files(work),
-            "previous": [],
-        }
+        record = _record(work, files, vocabulary, proof, data, settings, event)
         card = render_dataset_card(record)
         write_files(work, {RECORD_FILE: dump_json(record).encode(), CARD_FILE: card.encode()})
     return record
+
+
+def _record(
+    work: Path,
+    files: Sequence[IdFile],
+    vocabulary: IdVocabulary,
+    proof: dict[str, Any],
+    data: dict[str, Any],
+    settings: Settings,
+    event: Event | None,
+) -> Record:
+    """The dataset's ``release.json``, which has no version yet."""
+    source = provenance_of(files[0].path, [file.path for file in files], event)
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "tool": f"slogpt-hf {__version__}",
+        "date": today(),
+        "identity": identity_of(data, vocabulary.fingerprint),
+        "name": files[0].path.absolute().parent.name,
+        "repo_id": settings.repo_id,
+        "version": None,
+        "tag": None,
+        "source": asdict(replace(source, remote=remote_url(source))),
+        "data": data,
+        "tokenizer": _tokenizer(vocabulary),
+        "proof": proof,
+        "license": settings.license,
+        "languages": list(settings.languages),
+        "files": hash_files(work),
+        "previous": [],
+    }
 
 
 def convert_back(folder: Path, output: Path, progress: Progress = SILENT) -> list[str]:

@@ -125,22 +125,7 @@ def download_model(
     if not COMMIT.fullmatch(revision):
         require_ref(revision, "revision")
     final = folder / _local_name(repo_id, local_name)
-    info = request(
-        hub,
-        "reading the repository",
-        repo_id,
-        lambda: hub.api.model_info(repo_id, revision=revision),
-    )
-    if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
-        raise HubError(f"{repo_id}: the hub names no commit for {revision[:80]!r}.")
-    tree = files_at(hub, repo_id, info.sha)
-    tree = {name: file for name, file in tree.items() if name != METADATA_FILE}
-    _require_safe(repo_id, tree)
-    plan = Download(
-        *(True, repo_id, revision, info.sha, final),
-        n_bytes=sum(file.n_bytes for file in tree.values()),
-        repo_url=place_of(hub.shown_endpoint, hub.folder, repo_id),
-    )
+    plan, tree = _planned(hub, repo_id, revision, final)
     if final.exists() or final.is_symlink():
         return _as_it_is(hub, plan, tree, progress)
     with resumable_folder(final) as work:
@@ -163,6 +148,29 @@ def download_model(
             raise
         write_atomically(work / METADATA_FILE, dump_json(_metadata(done)))
     return done
+
+
+def _planned(
+    hub: Hub, repo_id: str, revision: str, final: Path
+) -> tuple[Download, dict[str, HubFile]]:
+    """What a download will be, and the files of the commit by their paths, which are safe."""
+    info = request(
+        hub,
+        "reading the repository",
+        repo_id,
+        lambda: hub.api.model_info(repo_id, revision=revision),
+    )
+    if not isinstance(info.sha, str) or not COMMIT.fullmatch(info.sha):
+        raise HubError(f"{repo_id}: the hub names no commit for {revision[:80]!r}.")
+    tree = files_at(hub, repo_id, info.sha)
+    tree = {name: file for name, file in tree.items() if name != METADATA_FILE}
+    _require_safe(repo_id, tree)
+    plan = Download(
+        *(True, repo_id, revision, info.sha, final),
+        n_bytes=sum(file.n_bytes for file in tree.values()),
+        repo_url=place_of(hub.shown_endpoint, hub.folder, repo_id),
+    )
+    return plan, tree
 
 
 def require_repo(repo_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from slogpt_hf.card import generate_sample
 from slogpt_hf.card.facts import profile_rows, remote_url, setting_rows, without_folders
@@ -65,7 +66,7 @@ def record_of(
         files: path in the artefact to the SHA-256 that the file had when it was written.
         more_notes: sentences for the card beside those that the checkpoint itself gives.
     """
-    facts, verdict = checkpoint.facts, report.to_dict()
+    verdict = report.to_dict()
     tokenizer = choice.facts(artefact.folder)
     if named := tokenizer.get("source"):
         tokenizer["source"] = _public_source(named)
@@ -77,26 +78,7 @@ def record_of(
         "repo_id": settings.repo_id,
         "version": None,
         "tag": None,
-        "checkpoint": {
-            "file": readable(checkpoint.path.name),
-            "sha256": checkpoint_sha256,
-            "container": checkpoint.container,
-            "dialect": checkpoint.dialect,
-            "dtype": checkpoint.dtype,
-            "step": facts.step,
-            "val_loss": facts.val_loss,
-            "dataset": without_folders(facts.dataset) if facts.dataset else None,
-            "settings": dict(setting_rows(facts.settings)),
-            "profile": dict(profile_rows(facts.profile)),
-            "set": dict(checkpoint.given),
-            "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
-            "notes": [
-                *checkpoint.notes,
-                *_quantisation_notes(checkpoint),
-                *_file_notes(checkpoint),
-                *more_notes,
-            ],
-        },
+        "checkpoint": _checkpoint_section(checkpoint, checkpoint_sha256, more_notes),
         "source": asdict(replace(source, remote=remote_url(source))),
         "model": {
             "target_class": artefact.target_class,
@@ -118,6 +100,33 @@ def record_of(
         "sample": generate_sample(artefact.folder),
         "files": dict(files),
         "previous": [],
+    }
+
+
+def _checkpoint_section(
+    checkpoint: Checkpoint, sha256: str, more_notes: Sequence[str]
+) -> dict[str, Any]:
+    """What the record says of the checkpoint itself."""
+    facts = checkpoint.facts
+    return {
+        "file": readable(checkpoint.path.name),
+        "sha256": sha256,
+        "container": checkpoint.container,
+        "dialect": checkpoint.dialect,
+        "dtype": checkpoint.dtype,
+        "step": facts.step,
+        "val_loss": facts.val_loss,
+        "dataset": without_folders(facts.dataset) if facts.dataset else None,
+        "settings": dict(setting_rows(facts.settings)),
+        "profile": dict(profile_rows(facts.profile)),
+        "set": dict(checkpoint.given),
+        "quantisation": checkpoint.quantisation and asdict(checkpoint.quantisation),
+        "notes": [
+            *checkpoint.notes,
+            *_quantisation_notes(checkpoint),
+            *_file_notes(checkpoint),
+            *more_notes,
+        ],
     }
 
 
