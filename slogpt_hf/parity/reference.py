@@ -35,7 +35,7 @@ from slogpt_hf.parity.reference_name import asks, is_auto, split_reference
 from slogpt_hf.redaction import without_secrets
 
 SECONDS, AUTO_SECONDS = 1800.0, 300.0
-MOST_CLASSES = 6  # that are tried where a class is looked for
+MOST_CLASSES = 6  # that are asked where a class is looked for
 TRACED_TOKENS = 32  # for which the parts of a class are kept
 KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 REQUEST, ANSWER, SAID = "request.json", "answer.safetensors", "said.json"
@@ -141,36 +141,38 @@ def _found_and_asked(
                 note=f"no class for this checkpoint was found in {n_files} Python files of "
                 f"{sources.where}"
             )
+        if len(classes) > MOST_CLASSES:  # one that is not asked may be the one that was trained
+            likeliest = ", ".join(map(str, classes[:MOST_CLASSES]))
+            return Hearing(
+                note=f"{len(classes)} classes of {sources.where} may be the one that was trained, "
+                f"the likeliest {likeliest}; name one with --reference"
+            )
         heard: list[tuple[Found, Testimony]] = []
         problems: list[str] = []
-        for each in classes[:MOST_CLASSES]:
+        for each in classes:
             asked = Asked(sources.root / each.path, each.name, None, str(each), withheld)
             try:
                 heard.append((each, _ask(checkpoint, asked, ids, AUTO_SECONDS)))
             except CheckpointError as error:
                 problems.append(error.message)
-        return _one_of(heard, problems, len(classes), sources.where)
+        return _one_of(heard, problems, sources.where)
 
 
-def _one_of(
-    heard: list[tuple[Found, Testimony]], problems: list[str], n_classes: int, where: str
-) -> Hearing:
+def _one_of(heard: list[tuple[Found, Testimony]], problems: list[str], where: str) -> Hearing:
     """The testimony of the classes that took the weights, if they compute the same."""
-    more = n_classes - MOST_CLASSES
-    left = f" ({more} more were not tried)" if more > 0 else ""
     if not heard:
         return Hearing(
-            note=f"no class of {where} takes these weights{left}; {first_line(problems[0], 300)}"
+            note=f"no class of {where} takes these weights; {first_line(problems[0], 300)}"
         )
     names = ", ".join(str(each) for each, _ in heard)
     first = heard[0][1]
     if any(not _same(first, said) for _, said in heard[1:]):
         return Hearing(
             note=f"several classes of {where} take these weights and compute different things: "
-            f"{names}{left}; name one with --reference"
+            f"{names}; name one with --reference"
         )
     same = f", as do {names.partition(', ')[2]}" if len(heard) > 1 else ""
-    note = f"took {heard[0][0]} of {where}, which has these tensors{same}{left}"
+    note = f"took {heard[0][0]} of {where}, which has these tensors{same}"
     note += f"; {first.note}" if first.note else ""
     return Hearing(first, note)
 

@@ -13,7 +13,7 @@ import torch
 from slogpt_hf.checkpoints import read_checkpoint
 from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.parity.gate import verify_artefact
-from slogpt_hf.parity.reference import Hearing, hear_reference
+from slogpt_hf.parity.reference import MOST_CLASSES, Hearing, hear_reference
 from slogpt_hf.parity.report import ParityReport
 
 IDS = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
@@ -224,6 +224,15 @@ def test_auto_takes_none_of_two_that_differ(saved: Callable[..., Path]) -> None:
     assert found.testimony is None and "several classes" in found.note
     report = proven(path, "auto")
     assert report.passed and report.level == "assumed" and "several" in report.witness_note
+
+
+def test_auto_takes_none_where_it_cannot_try_all(saved: Callable[..., Path]) -> None:
+    path = saved(source())
+    for n in range(MOST_CLASSES):
+        (path.parent / f"other{n}.py").write_text(source())
+    found = heard(path, "auto")
+    assert found.testimony is None
+    assert f"{MOST_CLASSES + 1} classes" in found.note and "name one" in found.note
 
 
 def test_auto_says_that_there_is_none(saved: Callable[..., Path]) -> None:
