@@ -13,6 +13,7 @@ from urllib.parse import quote
 from slogpt_hf.errors import HubError, SloGPTError, UsageError
 from slogpt_hf.files import is_folder
 from slogpt_hf.hub.attempts import (
+    ATTEMPTS,
     CLIENT,
     LFS_REFUSAL,
     TRANSPORT_MODULES,
@@ -59,6 +60,7 @@ REASON_HINTS = {
     "GatedRepo": "The repository is gated: ask its owner for access with this token's account.",
     "resource is disabled": "The Hub has disabled this repository; its page says why.",
     "storage limit": "The namespace's storage quota is reached: free some, or extend its plan.",
+    "RevisionNotFound": "Check the branch, tag or commit: slogpt-hf releases lists the releases.",
     "offline mode": "Unset HF_HUB_OFFLINE.",
     "quota": "The namespace's storage quota is reached: free some, or extend its plan.",
     "Invalid credentials": "The token is wrong, revoked or expired: make a new one with write "
@@ -215,7 +217,9 @@ def _connected(
         yield Hub(api, endpoint, folder, credentials, renamed, tell)
 
 
-def request(hub: Hub, what: str, repo_id: str, call: Callable[[], Result]) -> Result:
+def request(
+    hub: Hub, what: str, repo_id: str, call: Callable[[], Result], attempts: int = ATTEMPTS
+) -> Result:
     """The result of a request that may be sent twice, sent again where the failure may pass.
 
     Args:
@@ -223,12 +227,13 @@ def request(hub: Hub, what: str, repo_id: str, call: Callable[[], Result]) -> Re
         what: what it does, as a message says it: ``reading the repository``.
         repo_id: what it is about.
         call: the request.
+        attempts: at most; 1 where the client itself tries several times.
 
     Raises:
         HubError: the hub refused, or could not be reached in several attempts.
     """
     with readable_errors(what, repo_id):
-        return persevere(call, hub.tell)
+        return persevere(call, hub.tell, attempts)
 
 
 @contextmanager

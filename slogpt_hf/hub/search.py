@@ -55,7 +55,8 @@ def search_models(
         )
         return [_told(model) for model in models]
 
-    return request(hub, "searching", hub.shown_endpoint, found)
+    # The client tries a list's pages several times by itself, for half a minute.
+    return request(hub, "searching", hub.shown_endpoint, found, attempts=1)
 
 
 def _told(model: ModelInfo) -> dict[str, Any]:

@@ -142,6 +142,20 @@ def test_values_of_other_types_are_as_if_not_said(
     assert model["created_at"] == "Unknown"
 
 
+def test_a_hub_that_is_not_there_is_asked_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client waits and tries again by itself; both together took minutes."""
+    asked = []
+
+    def gone(**_: Any) -> None:
+        asked.append(1)
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(hub.api, "list_models", gone)
+    with pytest.raises(HubError, match="Connection refused"):
+        search_models(hub, "x")
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("token", [None, "secret"])
 def test_search_needs_no_token_and_sends_the_one_that_there_is(
     token: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
