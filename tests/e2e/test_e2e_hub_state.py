@@ -187,9 +187,9 @@ def test_two_first_releases_race_and_both_are_published_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The other one is published when ours has read the hub and not yet committed."""
-    import slogpt_hf.release as pipeline
+    import slogpt_hf.hub.publish as publishing
 
-    real = pipeline.publish_artefact
+    real = publishing.publish_artefact
     others = iter([1])
 
     def after_another(*arguments: Any, **options: Any) -> str:
@@ -197,7 +197,7 @@ def test_two_first_releases_race_and_both_are_published_in_order(
             assert release(seed).code == 0
         return real(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "publish_artefact", after_another)
+    monkeypatch.setattr(publishing, "publish_artefact", after_another)
     outcome = release(0)
     assert outcome.code == 0 and "1.0.1" in outcome.out
     with hub_client(tmp_path / "hub") as api:
@@ -211,10 +211,10 @@ def test_a_commit_in_between_is_published_behind(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import slogpt_hf.release as pipeline
+    import slogpt_hf.hub.publish as publishing
 
     assert release(0).code == 0
-    real = pipeline.publish_artefact
+    real = publishing.publish_artefact
     others = iter([b"by hand"])
 
     def after_an_upload(hub: Any, *arguments: Any, **options: Any) -> str:
@@ -222,7 +222,7 @@ def test_a_commit_in_between_is_published_behind(
             put(hub.api, "notes.md", data)
         return real(hub, *arguments, **options)
 
-    monkeypatch.setattr(pipeline, "publish_artefact", after_an_upload)
+    monkeypatch.setattr(publishing, "publish_artefact", after_an_upload)
     assert release(1).code == 0
     with hub_client(tmp_path / "hub") as api:
         assert "notes.md" in api.list_repo_files(REPO, revision="v1.0.1")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import slogpt_hf.hub.publish as publishing
 import slogpt_hf.release as pipeline
 from slogpt_hf.hub import attempts, embedded, uploads
 from slogpt_hf.hub.embedded import Request, Response
@@ -84,14 +85,14 @@ def put(api: Any, name: str, data: bytes) -> str:
 
 def before_publishing(monkeypatch: pytest.MonkeyPatch, once: Callable[..., object]) -> None:
     """Have something happen after the hub was read and before the first commit."""
-    real, pending = pipeline.publish_artefact, [once]
+    real, pending = publishing.publish_artefact, [once]
 
     def publish(*arguments: Any) -> str:
         if pending:
             pending.pop()(arguments[0])
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline, "publish_artefact", publish)
+    monkeypatch.setattr(publishing, "publish_artefact", publish)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "modeling_theirs.py", "README.md"])
