@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from slogpt_hf.build import today
 from slogpt_hf.card.facts import remote_url
@@ -41,8 +42,6 @@ from slogpt_hf.watch.event import Event
 BLOCK_SIZE = 1024  # nanoGPT's default context
 WORKERS = 2  # one for ids, one for text; each more takes memory of its own
 Advance = Callable[[int], None]
-Job = TypeVar("Job")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,8 @@ def convert_dataset(
     rules = {file: _rule(file, vocabulary) for file in files}
     with staged_folder(output) as work:
         write_files(work, vocabulary.files)
-        parts = _write(work, shards, rules, block_size, progress)
-        proof, data = _proven(work, shards, rules, vocabulary, progress)
+        parts, digests = _written(work, shards, rules, vocabulary, block_size, progress)
+        proof, data = _proven(digests, shards, rules, vocabulary)
         data |= {"block_size": block_size, "vocab_size": vocabulary.size}
         data |= {"configs": _configs(work, parts), **_seen(parts, vocabulary)}
         record = _record(work, files, vocabulary, proof, data, settings, event)
@@ -170,53 +169,75 @@ def _rule(file: IdFile, vocabulary: IdVocabulary) -> Rule | None:
     return rule_for(file, spelling, spelling.most_ids) if spelling else None
 
 
-def _write(
-    work: Path,
-    shards: Sequence[Shard],
-    rules: dict[IdFile, Rule | None],
-    block_size: int,
-    progress: Progress,
-) -> list[Parts]:
-    """Write every parquet file, two at a time."""
-    configs = [TOKENS, *([TEXT] if all(rules.values()) else [])]
-    for config in configs:
-        (work / config).mkdir()
-    total = len(configs) * sum(shard.end - shard.begin for shard in shards)
-
-    def write(part: tuple[Shard, str], advance: Advance) -> Parts:
-        shard, config = part
-        path, rule = work / config / shard.name, rules[shard.file]
-        if config == TEXT and rule is not None:
-            return Parts(config, shard, write_text(shard, path, rule, advance))
-        return Parts(config, shard, write_tokens(shard, path, block_size, advance))
-
-    with progress.stage("parquet", total, "ids") as advance:
-        jobs = [(shard, config) for shard in shards for config in configs]
-        return _side_by_side(write, jobs, advance)
-
-
-def _proven(
+def _written(
     work: Path,
     shards: Sequence[Shard],
     rules: dict[IdFile, Rule | None],
     vocabulary: IdVocabulary,
+    block_size: int,
     progress: Progress,
+) -> tuple[list[Parts], dict[IdFile, tuple[str, str | None]]]:
+    """Write every parquet file and read it back.
+
+    Returns:
+        What was written, and of each file of ids the SHA-256 of it and of its text.
+    """
+    configs = [TOKENS, *([TEXT] if all(rules.values()) else [])]
+    for config in configs:
+        (work / config).mkdir()
+    shards_of = {file: [shard for shard in shards if shard.file == file] for file in rules}
+
+    def write_ids(file: IdFile, advance: Advance) -> tuple[list[Parts], str]:
+        digest = hashlib.sha256()  # of one shard after the other
+        parts = [
+            Parts(
+                TOKENS, shard, write_tokens(shard, path(TOKENS, shard), block_size, digest, advance)
+            )
+            for shard in shards_of[file]
+        ]
+        return parts, digest.hexdigest()
+
+    def write_rows(file: IdFile, rule: Rule, advance: Advance) -> list[Parts]:
+        return [
+            Parts(TEXT, shard, write_text(shard, path(TEXT, shard), rule, advance))
+            for shard in shards_of[file]
+        ]
+
+    def prove_ids(shard: Shard, after: Future[Any], advance: Advance) -> None:
+        after.result()
+        prove_tokens(shard, path(TOKENS, shard), advance)
+
+    def prove_rows(file: IdFile, rule: Rule, after: Future[Any], advance: Advance) -> str:
+        after.result()
+        paths = [path(TEXT, shard) for shard in shards_of[file]]
+        return prove_text(shards_of[file], paths, rule, vocabulary.vocabulary, advance)
+
+    def path(config: str, shard: Shard) -> Path:
+        return work / config / shard.name
+
+    total = 2 * len(configs) * sum(file.n_ids for file in rules)
+    with progress.stage("parquet", total, "ids") as advance, _side_by_side(advance) as start:
+        # To write ids takes longest, as long as text and its proof together.
+        ids = {file: start(write_ids, file) for file in rules}
+        rows = {file: start(write_rows, file, rule) for file, rule in rules.items() if rule}
+        texts = {file: start(prove_rows, file, rules[file], rows[file]) for file in rows}
+        for shard in shards:
+            start(prove_ids, shard, ids[shard.file])
+    parts = [part for future in ids.values() for part in future.result()[0]]
+    parts += [part for future in rows.values() for part in future.result()]
+    return parts, {
+        file: (ids[file].result()[1], texts[file].result() if file in texts else None)
+        for file in rules
+    }
+
+
+def _proven(
+    digests: dict[IdFile, tuple[str, str | None]],
+    shards: Sequence[Shard],
+    rules: dict[IdFile, Rule | None],
+    vocabulary: IdVocabulary,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read everything back: what was shown, and what the record says of the files."""
-    jobs = [(file, config) for file, rule in rules.items() for config in _configs_of(rule)]
-    total = sum(file.n_ids for file, _ in jobs)
-
-    def prove(job: tuple[IdFile, str], advance: Advance) -> str:
-        file, config = job
-        own = [shard for shard in shards if shard.file == file]
-        paths = [work / config / shard.name for shard in own]
-        rule = rules[file]
-        if config == TEXT and rule is not None:
-            return prove_text(own, paths, rule, vocabulary.vocabulary, advance)
-        return prove_tokens(file, paths, advance)
-
-    with progress.stage("prove", total, "ids") as advance:
-        digests = dict(zip(jobs, _side_by_side(prove, jobs, advance), strict=True))
+    """What was shown, and what the record says of the files."""
     compared = sum(
         compare_rows(file, rule, vocabulary.decode)
         for file, rule in rules.items()
@@ -227,8 +248,8 @@ def _proven(
             "file": file.path.name,
             "split": file.split,
             "n_ids": file.n_ids,
-            "sha256": digests[file, TOKENS],
-            "text_sha256": digests.get((file, TEXT)),
+            "sha256": digests[file][0],
+            "text_sha256": digests[file][1],
             "rows": rule.kind if rule else None,
             "shards": [shard.name for shard in shards if shard.file == file],
         }
@@ -239,10 +260,6 @@ def _proven(
         text = "anew" if vocabulary.vocabulary is not None else "tokenizer"
     proof = {"passed": True, "ids": "equal", "text": text, "rows_compared": compared}
     return proof, {"dtype": shards[0].file.dtype, "files": entries}
-
-
-def _configs_of(rule: Rule | None) -> tuple[str, ...]:
-    return (TOKENS,) if rule is None else (TOKENS, TEXT)
 
 
 def _configs(work: Path, parts: Sequence[Parts]) -> dict[str, Any]:
@@ -281,11 +298,14 @@ def _tokenizer(vocabulary: IdVocabulary) -> dict[str, Any]:
     return known | {"source": vocabulary.source}
 
 
-def _side_by_side(
-    run: Callable[[Job, Advance], Result], jobs: Sequence[Job], advance: Advance
-) -> list[Result]:
-    """Run jobs, WORKERS at a time; a failure or an interruption stops those that still run."""
+@contextmanager
+def _side_by_side(advance: Advance) -> Iterator[Callable[..., Future[Any]]]:
+    """A function that starts jobs, WORKERS at a time; at the end all have ended.
+
+    A failure or an interruption stops those that still run.
+    """
     lock, stopped = threading.Lock(), threading.Event()
+    futures: list[Future[Any]] = []
 
     def step(n_ids: int) -> None:
         if stopped.is_set():
@@ -294,12 +314,17 @@ def _side_by_side(
             advance(n_ids)
 
     with ThreadPoolExecutor(WORKERS, "dataset") as executor:
-        futures = [executor.submit(run, job, step) for job in jobs]
+
+        def start(run: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            futures.append(executor.submit(run, *arguments, step))
+            return futures[-1]
+
         try:
+            yield start
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            return [future.result() for future in futures]
+            for future in futures:
+                if future in done:
+                    future.result()
         except BaseException:
             stopped.set()
             executor.shutdown(wait=False, cancel_futures=True)

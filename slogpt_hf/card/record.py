@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,8 +73,9 @@ def artefact_files(folder: Path) -> dict[str, Path]:
 
 def hash_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of an artefact but the record and the card."""
-    files = artefact_files(folder)
-    return {name: sha256_of(path) for name, path in files.items() if name not in UNHASHED}
+    files = {name: p for name, p in artefact_files(folder).items() if name not in UNHASHED}
+    with ThreadPoolExecutor(2, "digest") as hasher:
+        return dict(zip(files, hasher.map(sha256_of, files.values()), strict=True))
 
 
 def read_record(folder: Path) -> Record:

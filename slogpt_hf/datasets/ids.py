@@ -88,6 +88,11 @@ class IdFile:
         )
 
 
+def file_bytes(ids: Ids) -> memoryview:
+    """Ids as a file holds them; the machine's own memory where that has the same order."""
+    return ids.astype(ids.dtype.newbyteorder("<"), copy=False).data
+
+
 def find_id_files(dataset: str, root: Path, dtype: str) -> tuple[IdFile, ...]:
     """The files of ids of a dataset, those of the split ``train`` first.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slogpt_hf.card.record import Record
+from slogpt_hf.datasets.ids import file_bytes
 from slogpt_hf.datasets.vocabulary import Vocabulary
 from slogpt_hf.errors import CheckpointError, ParityError
 from slogpt_hf.files import sha256_of
@@ -52,7 +53,7 @@ def write_back(
                 for ids in read_tokens(folder / TOKENS / shard, record["data"]["dtype"]):
                     if (left := left - len(ids)) < 0:
                         break
-                    data = ids.astype(ids.dtype.newbyteorder("<"), copy=False).data
+                    data = file_bytes(ids)
                     digest.update(data)
                     target.write(data)
                     advance(len(ids))

@@ -16,16 +16,18 @@ from slogpt_hf.datasets.ids import IdFile
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import pyarrow as pa
 
     from slogpt_hf.datasets.ids import Ids
     from slogpt_hf.parquet.spelling import Flags, Offsets, Spelling
+
+    Places = npt.NDArray[np.intp]
 
 KINDS = ("documents", "paragraphs", "lines", "pieces")
 MOST_IDS = 8192  # of a row
 MOST_BYTES = 1 << 20  # of a row
 SENSIBLE = 4096  # ids that a row has on average, at most, for text to be taken as made of such rows
 LOOKBACK = 2  # ids before a row that tell whether it begins there
+FEW = 8  # ids; so many comparisons take as long as looking all up
 # Bits of what an id is.
 OPENS, CLOSES, ENDS_LINE, IS_NEWLINE, STARTS_LINE, ENDS_PARAGRAPH = 1, 2, 4, 8, 16, 32
 CONTINUES = (0x80, 0xC0)  # a byte of UTF-8 in this range belongs to the one before
@@ -52,29 +54,28 @@ class Rule:
     spelling: Spelling
     kind: str
 
-    def begins(self, ids: Ids) -> Flags:
-        """Which ids begin a row; LOOKBACK ids before them come first and are not among them.
+    def begins(self, ids: Ids) -> Places:
+        """Where rows begin; LOOKBACK ids come before the first place, which is 0.
 
         Args:
             ids: shape (LOOKBACK + n,).
 
         Returns:
-            Shape (n,).
+            Shape (rows,), ascending, each from 0 to n - 1.
         """
-        import pyarrow as pa
+        import numpy as np
 
-        marks: npt.NDArray[np.uint8] = self._marks.take(pa.array(ids)).to_numpy()
-        current, last, earlier = marks[2:], marks[1:-1], marks[:-2]
+        has = _Marked(ids, self._marks)
         if self.kind == "documents":
-            return (current & OPENS | last & CLOSES).astype(bool)
-        if self.kind == "lines":
-            return (last & ENDS_LINE).astype(bool)
-        if self.kind == "paragraphs":
-            second = (last & IS_NEWLINE) >> 1 & earlier  # ENDS_LINE is the bit below
-            after = (last & ENDS_PARAGRAPH | second).astype(bool)
-            after &= ~(current & STARTS_LINE).astype(bool)
-            return after
-        return (current & 0).astype(bool)
+            flags = has(OPENS)[2:] | has(CLOSES)[1:-1]
+        elif self.kind == "lines":
+            flags = has(ENDS_LINE)[1:-1]
+        elif self.kind == "paragraphs":
+            second = has(IS_NEWLINE)[1:-1] & has(ENDS_LINE)[:-2]
+            flags = (has(ENDS_PARAGRAPH)[1:-1] | second) & ~has(STARTS_LINE)[2:]
+        else:
+            return np.zeros(0, dtype=np.intp)
+        return np.flatnonzero(flags)
 
     @cached_property
     def most_ids(self) -> int:
@@ -97,10 +98,9 @@ class Rule:
         return not entry or not CONTINUES[0] <= entry[0] < CONTINUES[1]
 
     @cached_property
-    def _marks(self) -> pa.Array:
-        """Of each id which of the bits above it has: one look-up for all that is asked."""
+    def _marks(self) -> npt.NDArray[np.uint8]:
+        """Of each id which of the bits above it has, shape (ids of the vocabulary,)."""
         import numpy as np
-        import pyarrow as pa
 
         marks = np.zeros(self.spelling.size, dtype=np.uint8)
         for i, entry in enumerate(self.spelling.entries):
@@ -112,7 +112,35 @@ class Rule:
                 | ENDS_PARAGRAPH * entry.endswith(b"\n\n")
                 | STARTS_LINE * entry.startswith(b"\n")
             )
-        return pa.array(marks)
+        return marks
+
+
+class _Marked:
+    """Which of some ids have a mark. Most vocabularies have few that do: to compare with each is
+    several times faster than to look all up."""
+
+    def __init__(self, ids: Ids, marks: npt.NDArray[np.uint8]) -> None:
+        self._ids, self._marks = ids, marks
+        self._found: dict[bytes, Flags] = {}
+
+    def __call__(self, bit: int) -> Flags:
+        """Shape (ids,)."""
+        import numpy as np
+        import pyarrow as pa
+
+        wanted = self._marks & bit > 0
+        known = wanted.tobytes()
+        if known not in self._found:
+            few = np.flatnonzero(wanted)
+            if len(few) > FEW:
+                own = pa.array(wanted.view(np.uint8)).take(pa.array(self._ids))
+                found = own.to_numpy().view(np.bool_)
+            else:
+                found = np.zeros(len(self._ids), dtype=bool)
+                for i in few:
+                    found |= self._ids == i
+            self._found[known] = found
+        return self._found[known]
 
 
 def rule_for(file: IdFile, spelling: Spelling, looked_at: int) -> Rule:
@@ -133,7 +161,7 @@ def rule_for(file: IdFile, spelling: Spelling, looked_at: int) -> Rule:
     ids = np.concatenate([start[:1], start[:1], start])
     for kind in KINDS if spelling.marks_documents else KINDS[1:]:
         rule = Rule(spelling, kind)
-        if n <= SENSIBLE * (1 + int(rule.begins(ids)[1:].sum())):
+        if n <= SENSIBLE * (1 + int((rule.begins(ids) > 0).sum())):
             return rule
     return Rule(spelling, KINDS[-1])
 
@@ -147,7 +175,7 @@ def first_begin(file: IdFile, rule: Rule, at: int) -> int:
     begin, end = max(0, at - LOOKBACK), min(file.n_ids, at + rule.most_ids)
     (ids,) = file.pieces(begin, end, end - begin)
     ids = np.concatenate([np.repeat(ids[:1], LOOKBACK - (at - begin)), ids])
-    found = np.flatnonzero(rule.begins(ids))
+    found = rule.begins(ids)
     if len(found):
         return at + int(found[0])
     return next((at + i for i in range(min(4, end - at)) if rule.is_whole(ids[LOOKBACK + i])), at)
@@ -175,22 +203,21 @@ def rows_between(file: IdFile, rule: Rule, begin: int, end: int, most: int) -> I
     before = int(start[-2]) if lookback else None
     # What is before a file is its first id: it neither ends nor begins anything more.
     kept = np.concatenate([np.repeat(start[:1], LOOKBACK - lookback), start[:lookback]])
-    rest = start[:0]
     for piece in file.pieces(begin, end, most):
+        # The last row of a piece goes on in the next; what is before it tells where it begins.
         seen = np.concatenate([kept, piece])
-        begins = np.flatnonzero(rule.begins(seen)) + len(rest)
-        ids, kept = np.concatenate([rest, piece]), seen[-LOOKBACK:]
-        bounds = _cut(rule, ids, begins)
+        ids = seen[LOOKBACK:]
+        bounds = _cut(rule, ids, rule.begins(seen))
         last = int(bounds[-1])
         if last:
             yield Rows(ids[:last], bounds, before)
             before = int(ids[last - 1])
-        rest = ids[last:]
-    if len(rest):
+        kept = seen[last:]
+    if len(rest := kept[LOOKBACK:]):
         yield Rows(rest, np.array([0, len(rest)], dtype=np.int64), before)
 
 
-def _cut(rule: Rule, ids: Ids, begins: npt.NDArray[np.intp]) -> Offsets:
+def _cut(rule: Rule, ids: Ids, begins: Places) -> Offsets:
     """Bounds of the rows that are whole, without those that are too long.
 
     The last row, which goes on in the next piece, is not among them but for what is cut off.
@@ -199,5 +226,7 @@ def _cut(rule: Rule, ids: Ids, begins: npt.NDArray[np.intp]) -> Offsets:
 
     bounds = np.concatenate([[0], begins[begins > 0], [len(ids)]]).astype(np.int64)
     long = np.flatnonzero(np.diff(bounds) > rule.most_ids)
+    if not len(long):
+        return bounds[:-1]
     cuts = [c for i in long for c in rule.cuts(ids, int(bounds[i]), int(bounds[i + 1]))]
     return np.union1d(bounds[:-1], np.array(cuts, dtype=np.int64))

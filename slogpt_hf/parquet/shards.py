@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from slogpt_hf.datasets.ids import IdFile
+from slogpt_hf.datasets.ids import IdFile, file_bytes
 from slogpt_hf.parquet.rows import Rule, first_begin, rows_between
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ WRITING_OF = {
     TEXT: WRITING | {"use_content_defined_chunking": True, "use_dictionary": False},
     TOKENS: WRITING | {"use_dictionary": False, "column_encoding": SPLIT},
 }
+
+
+class Digest(Protocol):
+    """One of hashlib."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Go on with some bytes."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,11 @@ def planned_shards(files: Sequence[IdFile], block_size: int, most_ids: int) -> t
 
 
 def write_tokens(
-    shard: Shard, path: Path, block_size: int, advance: Callable[[int], None]
+    shard: Shard,
+    path: Path,
+    block_size: int,
+    digest: Digest,
+    advance: Callable[[int], None],
 ) -> Written:
     """Write the ids of a shard as rows of ``block_size``; the last row of a file may be shorter.
 
@@ -107,6 +118,7 @@ def write_tokens(
         shard: the ids.
         path: of the parquet file.
         block_size: ids of a row.
+        digest: told the bytes of the ids.
         advance: told the ids that were written since its last call.
 
     Raises:
@@ -128,6 +140,7 @@ def write_tokens(
                 seen = None
             if seen is not None:
                 _note(seen, ids)
+            digest.update(file_bytes(ids))
             offsets = np.append(np.arange(0, len(ids), block_size), len(ids)).astype(np.int32)
             rows = pa.ListArray.from_arrays(offsets, pa.array(ids), type=schema.field(0).type)
             writer.write_table(pa.table([rows], schema=schema), row_group_size=len(rows))

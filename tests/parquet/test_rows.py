@@ -78,6 +78,15 @@ def test_rows_are_the_text_however_it_is_read(
     assert "".join(parts) == "".join(whole)
 
 
+@given(st.lists(st.integers(0, 8), min_size=3, max_size=60), st.sampled_from(KINDS))
+def test_looked_up_or_compared_with_each_rows_begin_alike(ids: list[int], kind: str) -> None:
+    rule = Rule(PARTS, kind)
+    compared = rule.begins(np.array(ids, "<u2"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows_module, "FEW", 0)
+        assert rule.begins(np.array(ids, "<u2")).tolist() == compared.tolist()
+
+
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=60), st.integers(1, 70))
 def test_documents_of_parts_of_characters(folder: Path, ids: list[int], most: int) -> None:
     file, rule = id_file(folder, ids), Rule(PARTS, "documents")
