@@ -71,8 +71,10 @@ def tokenizer_files(
         paths = sorted(path for path in Path(temporary).iterdir() if path.is_file())
         files = {path.name: path.read_bytes() for path in paths}
     config = json.loads(files["tokenizer_config.json"])
-    kept = _for_every_version({k: v for k, v in config.items() if k not in LOADING_KEYS})
-    text = json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
+    # By default, transformers 4 gives token_type_ids as well, which GPT-2 adds as tokens.
+    inputs = {"model_input_names": list(tokenizer.model_input_names)}
+    kept = inputs | {key: value for key, value in config.items() if key not in LOADING_KEYS}
+    text = json.dumps(_for_every_version(kept), ensure_ascii=False, indent=2) + "\n"
     return files | {"tokenizer_config.json": text.encode()}
 
 
