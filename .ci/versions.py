@@ -114,7 +114,7 @@ def run_elsewhere(folder: Path) -> int:
     """Install each of ELSEWHERE into ``folder`` and have it load artefacts; exit code."""
     started = time.monotonic()
     places = [folder / str(i) for i in range(len(ELSEWHERE))]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts"]
     for wanted, place in zip(ELSEWHERE, places, strict=True):
         made = subprocess.run([*pip, "--target", str(place), wanted], stdout=sys.stderr)
         if made.returncode:
