@@ -3,6 +3,8 @@
 lowest: of transformers, huggingface_hub and tokenizers the lowest that pyproject.toml admits.
 newest: the newest that pip finds for it. Each in a fresh environment, side by side; torch is that
 of constraints.txt. A failure says which versions differ from it.
+elsewhere: artefacts that the calling environment makes are loaded by versions of transformers that
+it need not admit; they lie in folders of their own, and torch is the calling environment's.
 
 ``versions.py --constraints NAME`` prints the constraints alone, torch left open: .ci/setup takes
 such a file as CONSTRAINTS.
@@ -21,10 +23,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIED = ("transformers", "huggingface_hub", "tokenizers")
-NAMES = ("lowest", "newest")
+ADMITTED = ("lowest", "newest")
+NAMES = (*ADMITTED, "elsewhere")
+# The last of transformers 4, the oldest that runs our own modeling file, and the newest.
+ELSEWHERE = ("transformers==4.57.*", "transformers==5.4.*", "transformers")
 TOOLS = ("hypothesis", "pytest")  # of the tests; the rest of the extra "dev" is not needed
+LOADED_ELSEWHERE = "tests/versions/test_elsewhere.py"
 SLICE = (
-    "tests/versions",
+    "tests/versions/test_versions.py",
     "tests/parity/test_compat.py",
     "tests/conversion/test_shipped.py",
     "tests/conversion/modeling/test_modeling_arguments.py",
@@ -104,6 +110,31 @@ def run_slice(name: str, folder: Path) -> int:
     return code
 
 
+def run_elsewhere(folder: Path) -> int:
+    """Install each of ELSEWHERE into ``folder`` and have it load artefacts; exit code."""
+    started = time.monotonic()
+    places = [folder / str(i) for i in range(len(ELSEWHERE))]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts"]
+    for wanted, place in zip(ELSEWHERE, places, strict=True):
+        made = subprocess.run([*pip, "--target", str(place), wanted], stdout=sys.stderr)
+        if made.returncode:
+            say(f"versions: elsewhere: pip could not install {wanted}, see above.")
+            return made.returncode
+        found = next(place.glob("transformers-*.dist-info")).name.split("-")[1].split(".dist")[0]
+        say(f"versions: elsewhere: transformers {found}")
+    installed = time.monotonic()
+    environment = os.environ | {
+        "LOADED_BY": os.pathsep.join(map(str, places)),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", LOADED_ELSEWHERE]
+    code = subprocess.run(tests, cwd=ROOT, env=environment, stdout=sys.stderr).returncode
+    seconds = f"{installed - started:.0f} s to install, {time.monotonic() - installed:.0f} s to run"
+    say(f"versions: elsewhere {'FAILED' if code else 'passed'} ({seconds}).")
+    return code
+
+
 def side_by_side(names: list[str]) -> int:
     """Every slice in a process of its own; what each says is shown when it has ended."""
     with tempfile.TemporaryDirectory(prefix="slogpt-hf-versions-") as folder:
@@ -127,14 +158,16 @@ def side_by_side(names: list[str]) -> int:
 def main(arguments: list[str]) -> int:
     """The exit code."""
     match arguments:
-        case ["--constraints", name] if name in NAMES:
+        case ["--constraints", name] if name in ADMITTED:
             sys.stdout.write("".join(f"{line}\n" for line in constraints(name, any_torch=True)))
             return 0
-        case ["--slice", name, folder] if name in NAMES:
+        case ["--slice", "elsewhere", folder]:
+            return run_elsewhere(Path(folder))
+        case ["--slice", name, folder] if name in ADMITTED:
             return run_slice(name, Path(folder))
         case names if names and set(names) <= set(NAMES):
             return side_by_side(names)
-    say("usage: python3 .ci/versions.py lowest newest, or --constraints lowest|newest")
+    say("usage: python3 .ci/versions.py lowest newest elsewhere, or --constraints lowest|newest")
     return 2
 
 

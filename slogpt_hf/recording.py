@@ -14,7 +14,7 @@ from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.checkpoints.fields import readable
 from slogpt_hf.conversion import Artefact
 from slogpt_hf.errors import UsageError
-from slogpt_hf.libraries import TRANSFORMERS
+from slogpt_hf.libraries import loads
 from slogpt_hf.parity import ParityReport
 from slogpt_hf.parity.stated import told
 from slogpt_hf.settings import Settings
@@ -94,7 +94,7 @@ def record_of(
             "assumptions": [told(assumption) for assumption in report.assumptions],
             "oracle": report.oracle,
         },
-        "versions": {"proven": dict(report.versions), "loads": {"transformers": TRANSFORMERS}},
+        "versions": {"proven": dict(report.versions), "loads": loads(artefact.remote_code)},
         "license": settings.license,
         "languages": list(settings.languages),
         "sample": generate_sample(artefact.folder),

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from slogpt_hf.libraries import LIBRARIES, TRANSFORMERS, installed
+from slogpt_hf.conversion.modeling_slogpt import NEEDS
+from slogpt_hf.libraries import LIBRARIES, LOADED_IN, TRANSFORMERS, installed, loaded_in
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,6 +27,12 @@ def versions() -> ModuleType:
 def test_what_the_artefact_says_is_what_the_package_admits() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert f"transformers{TRANSFORMERS}" in project["dependencies"]
+
+
+def test_where_artefacts_load_is_where_the_tests_load_them(versions: ModuleType) -> None:
+    run = " ".join((*versions.ELSEWHERE, *versions.constraints("lowest"))).replace(".*", "")
+    assert [f"transformers=={version}" in run for version in LOADED_IN] == [True] * 3
+    assert loaded_in(remote_code=True)[0] == NEEDS and loaded_in(remote_code=False) == LOADED_IN
 
 
 def test_what_is_not_installed_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

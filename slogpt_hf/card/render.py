@@ -32,6 +32,7 @@ from slogpt_hf.card.proof import behaviours_of, caught_by, likeness_of
 from slogpt_hf.card.record import PICTURES
 from slogpt_hf.card.validate import validate_card, validate_metadata
 from slogpt_hf.errors import GateInvalidError, ParityError, UsageError
+from slogpt_hf.libraries import loaded_in, loads
 from slogpt_hf.parity.claims import MOST_ASSUMED, NOT_EQUAL, assumed, short_claim
 from slogpt_hf.parity.stated import as_setting
 
@@ -102,6 +103,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
     from markupsafe import Markup
 
     prompt = prompt_for_snippet(facts)
+    made_for = loads(facts.remote_code)
     source = facts.tokenizer.source if facts.tokenizer else None
     return {field.name: getattr(facts, field.name) for field in fields(facts)} | {
         "architecture": architecture_rows(facts),
@@ -112,6 +114,8 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "card_data": Markup(metadata_yaml(facts)),
         "commit_url": commit_url(facts.provenance),
         "dataset": facts.dataset_name,
+        # Of records of earlier versions, whose files are others, only the range is known.
+        "loaded_in": loaded_in(facts.remote_code) if facts.loads == made_for else (),
         "max_new_tokens": max(1, min(NEW_TOKENS, facts.spec.block_size - len(prompt))),
         "name": facts.name,
         "pictures": PICTURES if facts.has_pictures else None,

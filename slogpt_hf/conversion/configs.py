@@ -27,6 +27,7 @@ def gpt2_config(spec: Spec) -> Config:
     """GPT-2."""
     return {
         "n_positions": spec.block_size,
+        "n_ctx": spec.block_size,  # its name before transformers 4, which converters still read
         "n_embd": spec.n_embd,
         "n_layer": spec.n_layer,
         "n_head": spec.n_head,
@@ -106,7 +107,6 @@ def stablelm_config(spec: Spec) -> Config:
     config = _rotary_config(spec)
     config["rope_parameters"]["partial_rotary_factor"] = 1.0
     return config | {
-        "partial_rotary_factor": 1.0,
         "layer_norm_eps": spec.norm_eps,
         "use_qkv_bias": False,
     }
@@ -136,6 +136,19 @@ def slogpt_config(spec: Spec) -> Config:
             "AutoModelForCausalLM": f"{module}.SloGPTForCausalLM",
         },
     }
+
+
+def earlier_words(config: Config) -> Config:
+    """What transformers 4 reads in place of fields of a ``config.json``: name to value.
+
+    Newer versions prefer the fields. Both are written, and the gate compares them.
+    """
+    found: Config = {"torch_dtype": config["dtype"]} if "dtype" in config else {}
+    rotary = config.get("rope_parameters")
+    if isinstance(rotary, dict):
+        names = ("rope_theta", "partial_rotary_factor")
+        found |= {name: rotary[name] for name in names if name in rotary}
+    return found
 
 
 def impossible(spec: Spec) -> str | None:

@@ -19,7 +19,7 @@ cached past, K key and value heads, I intermediate_size, V vocab_size.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-any-return", disallow-subclassing-any=False
-# ruff: noqa: E741, N806, N812, RUF012
+# ruff: noqa: E402, E741, N806, N812, RUF012
 
 from __future__ import annotations
 
@@ -30,8 +30,18 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+NEEDS = "5.4"  # the oldest transformers that has what is imported here, as it is used here
+if Version(transformers.__version__) < Version(NEEDS):
+    raise RuntimeError(
+        f"{__name__.rpartition('.')[-1]}.py needs transformers {NEEDS} or later, installed is "
+        f"{transformers.__version__}: pip install --upgrade 'transformers>={NEEDS}'"
+    )
+
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.masking_utils import create_causal_mask

@@ -52,6 +52,7 @@ SHIPPED: dict[str, Fault | None] = {
     "f9452671554e5d3953270fce2f0de66e597be9647b856dd3fd3ac293910768f7": FORGETS,
     "1bfc012be2a12e6e3ad0ceca112739bda2777bc5dfc99d3bb60fc7fd2e1ad90f": None,
     "9eb37a72eaf8d5ba1769ee4f72d80b14d1c07ba8ba239c3d1b70103659673f04": None,
+    "b6ac5ab88f550d8f4a2e8b407d521239af08f23fa402af9848eabd3d152e6a4f": None,
 }
 
 

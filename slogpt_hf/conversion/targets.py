@@ -223,7 +223,7 @@ def config_for(
     spec: Spec, target: Target, dtype: str, special: SpecialTokens = NO_SPECIAL
 ) -> Config:
     """The content of ``config.json``: no token id has a meaning that nobody asked for."""
-    return {
+    config = {
         "architectures": [target.class_name],
         "model_type": target.model_type,
         "vocab_size": spec.vocab_size + len(special.appended),
@@ -232,6 +232,7 @@ def config_for(
         **{f"{role}_token_id": special.ids.get(role) for role in ("bos", "eos", "pad")},
         "dtype": dtype,
     }
+    return config | configs.earlier_words(config)
 
 
 def plan_for(

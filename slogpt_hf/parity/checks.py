@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from slogpt_hf.conversion import configs
+from slogpt_hf.parity import loading
 from slogpt_hf.parity.appended import appended_failures
 from slogpt_hf.parity.behaviour import behaviours
 from slogpt_hf.parity.comparing import Compared, Run, absolute_error, run_of
@@ -66,6 +68,18 @@ def sizes(subject: Examination) -> Finding:
     if not failures:
         return Finding((), {"appended_rows": behind})
     return Finding(failures, NOTHING_RUN, "its sizes", ends=True)
+
+
+def earlier_words(subject: Examination) -> Finding:
+    """What transformers 4 reads in config.json is what newer versions read, and were proven by."""
+    config = loading.config_of(subject.folder)
+    failures = tuple(
+        f"config.json: {name} is {config[name]!r}, but newer versions of transformers read "
+        f"{value!r} elsewhere: transformers 4 would load another model."
+        for name, value in configs.earlier_words(config).items()
+        if config.get(name, value) != value
+    )
+    return Finding(failures)
 
 
 def logits(subject: Examination) -> Finding:
@@ -169,6 +183,7 @@ CHECKS: tuple[Check[Examination], ...] = (
     Check("logits, layers and rows", logits),
     Check("merged adapters", adapters),
     Check("shaken weights and planted faults", shaken_weights),
+    Check("words of transformers 4", earlier_words),
     Check("stored tensors", tensors, after_failures=False),
     Check("behaviour", behaviour, after_failures=False),
     Check("published dtype", published_dtype),

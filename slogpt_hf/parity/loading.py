@@ -62,7 +62,7 @@ def require_plain(folder: Path) -> None:
             hint="Remove the file, or merge the adapter.",
         )
     for field in OTHER_WEIGHTS:
-        if _config(folder).get(field) is not None:
+        if config_of(folder).get(field) is not None:
             raise CheckpointError(
                 f"{folder / 'config.json'}: sets {field}, under which other weights are loaded.",
                 hint="Only weights that are loaded as they are stored can be verified.",
@@ -109,7 +109,7 @@ def import_class(folder: Path) -> None:
     """Import what ``load_artefact`` will need, where a clock is about to start."""
     import transformers
 
-    names = _config(folder).get("architectures")
+    names = config_of(folder).get("architectures")
     for name in names if isinstance(names, list) else ():
         with suppress(ImportError):  # load_artefact says what is wrong
             getattr(transformers, str(name), None)
@@ -123,11 +123,12 @@ def logits(model: nn.Module, ids: Tensor) -> Tensor:
 
 def class_name(folder: Path) -> str | None:
     """The transformers class that ``config.json`` names; None if it names none or several."""
-    names = _config(folder).get("architectures")
+    names = config_of(folder).get("architectures")
     return str(names[0]) if isinstance(names, list) and len(names) == 1 else None
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
+    """The content of ``config.json``."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
     return config
 
@@ -139,7 +140,7 @@ def runs_code(folder: Path, trusted: bool) -> bool:
         UsageError: it is neither.
         CheckpointError: it is not there.
     """
-    auto_map = _config(folder).get("auto_map")
+    auto_map = config_of(folder).get("auto_map")
     if not isinstance(auto_map, dict):
         return False
     # A reference is module.Class, or repo--module.Class for code that lies elsewhere.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from slogpt_hf.errors import CheckpointError, UsageError, first_line
 from slogpt_hf.progress import quiet_transformers
@@ -71,9 +71,21 @@ def tokenizer_files(
         paths = sorted(path for path in Path(temporary).iterdir() if path.is_file())
         files = {path.name: path.read_bytes() for path in paths}
     config = json.loads(files["tokenizer_config.json"])
-    kept = {key: value for key, value in config.items() if key not in LOADING_KEYS}
-    text = json.dumps(kept, ensure_ascii=False, indent=2) + "\n"
+    # By default, transformers 4 gives token_type_ids as well, which GPT-2 adds as tokens.
+    inputs = {"model_input_names": list(tokenizer.model_input_names)}
+    kept = inputs | {key: value for key, value in config.items() if key not in LOADING_KEYS}
+    text = json.dumps(_for_every_version(kept), ensure_ascii=False, indent=2) + "\n"
     return files | {"tokenizer_config.json": text.encode()}
+
+
+def _for_every_version(config: dict[str, Any]) -> dict[str, Any]:
+    """A ``tokenizer_config.json`` in words that transformers 4 reads like the newer versions."""
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config = config | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if not isinstance(extra := config.get("extra_special_tokens"), list):
+        return config
+    rest = {key: value for key, value in config.items() if key != "extra_special_tokens"}
+    return rest | ({"additional_special_tokens": extra} if extra else {})
 
 
 def n_ids(tokenizer: PreTrainedTokenizerBase) -> int:

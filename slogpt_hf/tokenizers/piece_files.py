@@ -175,7 +175,8 @@ def _config(pieces: Pieces, names: list[str], model_max_length: int | None) -> d
         "add_bos_token": pieces.bos is not None,
         "add_eos_token": False,
         **named,
-        **({"extra_special_tokens": others} if others else {}),
+        # Its name in transformers 4; newer versions read both, 4 fails on a list by the new name.
+        **({"additional_special_tokens": others} if others else {}),
     }
 
 

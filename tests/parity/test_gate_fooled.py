@@ -91,6 +91,26 @@ def test_a_config_of_another_function_fails(fault: str, artefact: Artefact) -> N
     assert report.first_divergence
 
 
+@pytest.mark.parametrize(
+    ("switches", "field", "value"),
+    [
+        (LLAMA, "rope_theta", 500_000.0),
+        (STABLELM, "partial_rotary_factor", 0.25),
+        (GPT2, "torch_dtype", "float16"),
+    ],
+)
+def test_what_only_transformers_4_reads_is_compared(
+    switches: dict[str, Any], field: str, value: Any, artefact: Artefact
+) -> None:
+    checkpoint, folder = artefact(**switches)
+    set_config(folder, **{field: value})
+    report = verify_artefact(checkpoint, folder)
+    assert [f for f in report.failures if f.startswith(f"config.json: {field} is {value!r}, but")]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: config[k] for k in config if k != field}))
+    assert verify_artefact(checkpoint, folder).passed  # as releases of earlier versions lack it
+
+
 def swap_blocks(tensors: Tensors) -> None:
     for name in [name for name in tensors if ".0." in name]:
         other = name.replace(".0.", ".1.")

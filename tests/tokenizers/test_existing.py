@@ -72,6 +72,21 @@ def test_copied_tokenizer_is_the_same(bpe: Path, tmp_path: Path, form: str) -> N
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+def test_its_config_is_in_words_that_transformers_4_reads_too(bpe: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bpe)
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>"]})
+    tokenizer.save_pretrained(tmp_path / "source")
+    copy_tokenizer(
+        str(tmp_path / "source"), tmp_path / "out", vocab_size=304, model_max_length=None
+    )
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert config["additional_special_tokens"] == ["<|im_start|>"]
+    assert "extra_special_tokens" not in config
+    copied = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert copied.extra_special_tokens == ["<|im_start|>"]
+
+
 def test_tokenizer_must_fit(bpe: Path, tmp_path: Path) -> None:
     size = len(AutoTokenizer.from_pretrained(bpe))
     copy_tokenizer(str(bpe), tmp_path / "fits", vocab_size=size, model_max_length=None)

@@ -6,36 +6,28 @@ newest: load it, generate with and without the cache, stop where it should, rele
 
 from __future__ import annotations
 
-import itertools
+import html
 import json
 import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import kinds
 import pytest
 import torch
 from torch import Tensor
 
 from slogpt_hf.checkpoints import read_checkpoint
-from slogpt_hf.conversion import plan_conversion, targets
-from slogpt_hf.conversion.targets import Target
-from slogpt_hf.errors import SloGPTError
 from slogpt_hf.libraries import installed
 from slogpt_hf.parity.gate import verify_artefact
 
 Write = Callable[..., Path]
 NEW = 12
-SWITCHES = [
-    dict(zip(("use_rope", "use_rmsnorm", "use_swiglu", "bias"), values, strict=True))
-    for values in itertools.product((False, True), repeat=4)
-]
-# What model_args may have beside the switches: a new row of the table may need a new entry here.
-MORE: list[dict[str, Any]] = [{}, {"n_kv_head": 1}, {"residual_multiplier": 0.5}]
 
 
 @dataclass(frozen=True)
@@ -47,33 +39,12 @@ class Converted:
     model: Any
 
 
-def listed() -> list[Target]:
-    """Every target of the table."""
-    rows: Iterator[Any] = itertools.chain(targets.NATIVE.values(), targets.SLOGPT.values())
-    found = itertools.chain.from_iterable((r,) if isinstance(r, Target) else r for r in rows)
-    return list(found)
-
-
-CLASSES = list(dict.fromkeys(target.class_name for target in listed()))
-
-
 @pytest.fixture(scope="module")
 def arguments_of(slo_checkpoint: Write) -> dict[str, dict[str, Any]]:
-    """Name of a class to the first model_args that lead to it."""
-    found: dict[str, dict[str, Any]] = {}
-    for more, switches in itertools.product(MORE, SWITCHES):
-        arguments = {"tied": False, **switches, **more}
-        if len(found) == len(CLASSES):
-            break
-        try:
-            target = plan_conversion(read_checkpoint(slo_checkpoint(**arguments))).target
-        except SloGPTError:  # a combination that is no model, or not yet read
-            continue
-        found.setdefault(target.class_name, arguments)
-    return found
+    return kinds.arguments_of(slo_checkpoint)
 
 
-@pytest.fixture(scope="module", params=CLASSES)
+@pytest.fixture(scope="module", params=kinds.CLASSES)
 def converted(
     request: pytest.FixtureRequest,
     arguments_of: dict[str, dict[str, Any]],
@@ -168,4 +139,7 @@ def test_an_artefact_says_which_versions_it_was_proven_with(
     assert config["transformers_version"] == installed()["transformers"]
     assert report["versions"] == record["versions"]["proven"] == installed()
     assert set(installed()) == {"transformers", "torch", "huggingface_hub", "tokenizers"}
-    assert f"transformers {installed()['transformers']}" in (folder / "README.md").read_text()
+    card = html.unescape((folder / "README.md").read_text())
+    assert f"transformers {installed()['transformers']}" in card
+    assert record["versions"]["loads"] == {"transformers": ">=4.57,<6"}
+    assert "transformers>=4.57,<6; the tests of slogpt-hf load such artefacts in 4.57, " in card

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, dynamic_module_utils
 
@@ -136,3 +138,17 @@ def test_loads_without_this_package_and_without_a_word(tmp_path: Path, shaken: M
     assert (done.returncode, done.stdout) == (0, "")
     lines = [line for line in done.stderr.splitlines() if "Loading weights" not in line]
     assert lines == []
+
+
+@pytest.mark.parametrize("version", ["4.57.6", "5.3.0"])
+def test_an_older_transformers_is_told_which_one_is_needed(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers, "__version__", version)
+    path = Path(sys.modules[SloGPTConfig.__module__].__file__ or "")
+    with pytest.raises(RuntimeError) as caught:
+        runpy.run_path(str(path), run_name="transformers_modules.x.modeling_slogpt")
+    assert str(caught.value) == (
+        f"modeling_slogpt.py needs transformers 5.4 or later, installed is {version}: "
+        "pip install --upgrade 'transformers>=5.4'"
+    )
