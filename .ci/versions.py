@@ -16,9 +16,12 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import tomllib
+import venv
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,18 +113,34 @@ def run_slice(name: str, folder: Path) -> int:
     return code
 
 
+def overlay(folder: Path, wanted: str) -> Path | None:
+    """A folder with a package and what it needs in other versions than here; None if pip fails.
+
+    It is of an environment that sees the packages of the calling one, so that pip installs those
+    alone that differ.
+    """
+    venv.create(folder, with_pip=False)
+    (place,) = folder.glob("lib/python*/site-packages")
+    (place / "calling.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
+    pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install"]
+    pip += ["--quiet", "--upgrade", "--no-warn-conflicts"]  # with what it does not change here
+    made = subprocess.run([*pip, wanted], stdout=sys.stderr)
+    return None if made.returncode else place
+
+
 def run_elsewhere(folder: Path) -> int:
     """Install each of ELSEWHERE into ``folder`` and have it load artefacts; exit code."""
     started = time.monotonic()
-    places = [folder / str(i) for i in range(len(ELSEWHERE))]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts"]
-    for wanted, place in zip(ELSEWHERE, places, strict=True):
-        made = subprocess.run([*pip, "--target", str(place), wanted], stdout=sys.stderr)
-        if made.returncode:
+    places = []
+    for i, wanted in enumerate(ELSEWHERE):
+        place = overlay(folder / str(i), wanted)
+        if place is None:
             say(f"versions: elsewhere: pip could not install {wanted}, see above.")
-            return made.returncode
-        found = next(place.glob("transformers-*.dist-info")).name.split("-")[1].split(".dist")[0]
-        say(f"versions: elsewhere: transformers {found}")
+            return 1
+        places.append(place)
+        looked_in = [str(place), *sys.path]
+        found = next(iter(metadata.distributions(name="transformers", path=looked_in)))
+        say(f"versions: elsewhere: transformers {found.version}")
     installed = time.monotonic()
     environment = os.environ | {
         "LOADED_BY": os.pathsep.join(map(str, places)),
