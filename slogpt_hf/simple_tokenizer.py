@@ -84,6 +84,8 @@ class SimpleCharTokenizer:
         entries = _entries(vocab, place)
         names = {role: config.get(f"{role}_token") for role in SPECIAL_ROLES}
         special = _special(_read(place))
+        if names["unk"] != model.get("unk_token"):
+            del names["unk"]  # another token stands in for it, and encoding knows nothing of it
         roles = {
             r: vocab[n]
             for r, n in names.items()
