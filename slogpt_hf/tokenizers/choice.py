@@ -103,7 +103,7 @@ class TokenizerChoice:
         if self.vocabulary is not None:
             entries = {"entries": self.vocabulary.size, "unknown": self.unknown}
             return facts | entries | self._special | self._stand_in
-        facts["source"] = self.source
+        facts |= {"source": self.source} | self._special
         if self.pieces is None:
             return facts
         return facts | {"source_sha256": self.pieces.sha256, "entries": self.pieces.size}
