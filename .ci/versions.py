@@ -5,6 +5,8 @@ newest: the newest that pip finds for it. Each in a fresh environment, side by s
 of constraints.txt. A failure says which versions differ from it.
 elsewhere: artefacts that the calling environment makes are loaded by versions of transformers that
 it need not admit; they lie in folders of their own, and torch is the calling environment's.
+consumers: artefacts are used by other programs (peft, trl, lm-eval, CTranslate2, optimum), each
+group in an environment of its own on top of the calling one; it runs every week.
 
 ``versions.py --constraints NAME`` prints the constraints alone, torch left open: .ci/setup takes
 such a file as CONSTRAINTS.
@@ -16,17 +18,25 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import tomllib
+import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIED = ("transformers", "huggingface_hub", "tokenizers")
 ADMITTED = ("lowest", "newest")
-NAMES = (*ADMITTED, "elsewhere")
+NAMES = (*ADMITTED, "elsewhere", "consumers")
 # The last of transformers 4, the oldest that runs our own modeling file, and the newest.
 ELSEWHERE = ("transformers==4.57.*", "transformers==5.4.*", "transformers")
+# Programs that use artefacts; optimum's exporter knows no newer transformers than that.
+CONSUMERS = {
+    "newest": ("accelerate", "ctranslate2", "datasets", "lm-eval", "peft", "trl"),
+    "optimum": ("optimum-onnx[onnxruntime]", "transformers==4.57.*"),
+}
+CONSUMED = "tests/versions/test_consumers.py"
 TOOLS = ("hypothesis", "pytest")  # of the tests; the rest of the extra "dev" is not needed
 LOADED_ELSEWHERE = "tests/versions/test_elsewhere.py"
 SLICE = (
@@ -135,6 +145,32 @@ def run_elsewhere(folder: Path) -> int:
     return code
 
 
+def run_consumers(folder: Path) -> int:
+    """Install each group of CONSUMERS and have it use artefacts; exit code."""
+    started = time.monotonic()
+    for name, wanted in CONSUMERS.items():
+        place = folder / name
+        venv.create(place, with_pip=True)
+        (site,) = place.glob("lib/python*/site-packages")
+        # What the calling environment has is there as well, so that torch is not installed again.
+        (site / "calling.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")
+        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        if subprocess.run([*pip, *wanted], stdout=sys.stderr).returncode:
+            say(f"versions: consumers: pip could not install {', '.join(wanted)}, see above.")
+            return 1
+    installed = time.monotonic()
+    environment = os.environ | {
+        "CONSUMERS": str(folder),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", CONSUMED]
+    code = subprocess.run(tests, cwd=ROOT, env=environment, stdout=sys.stderr).returncode
+    seconds = f"{installed - started:.0f} s to install, {time.monotonic() - installed:.0f} s to run"
+    say(f"versions: consumers {'FAILED' if code else 'passed'} ({seconds}).")
+    return code
+
+
 def side_by_side(names: list[str]) -> int:
     """Every slice in a process of its own; what each says is shown when it has ended."""
     with tempfile.TemporaryDirectory(prefix="slogpt-hf-versions-") as folder:
@@ -163,11 +199,13 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["--slice", "elsewhere", folder]:
             return run_elsewhere(Path(folder))
+        case ["--slice", "consumers", folder]:
+            return run_consumers(Path(folder))
         case ["--slice", name, folder] if name in ADMITTED:
             return run_slice(name, Path(folder))
         case names if names and set(names) <= set(NAMES):
             return side_by_side(names)
-    say("usage: python3 .ci/versions.py lowest newest elsewhere, or --constraints lowest|newest")
+    say(f"usage: python3 .ci/versions.py {' '.join(NAMES)}, or --constraints lowest|newest")
     return 2
 
 

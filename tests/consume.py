@@ -1,6 +1,6 @@
 """What other programs make of artefacts: ``consume.py NAME FOLDER``, JSON on stdout.
 
-Each folder in FOLDER is one, and NAME one of CONSUMERS. Nothing of slogpt_hf is imported, and nothing
+Each folder in FOLDER is one, and NAME one of CONSUMERS. Nothing of slogpt_hf is imported, nothing
 is set on a tokenizer or a model: this is an artefact as released.
 """
 
@@ -63,7 +63,8 @@ def of_trainer(folder: Path) -> dict[str, Any]:
     by_mask = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     with torch.no_grad():
         losses = [
-            float(model(**{**batch, "labels": labels}).loss) for labels in (batch["labels"], by_mask)
+            float(model(**{**batch, "labels": labels}).loss)
+            for labels in (batch["labels"], by_mask)
         ]
     with tempfile.TemporaryDirectory() as out:
         arguments = _arguments(out, TrainingArguments)
