@@ -5,6 +5,8 @@ newest: the newest that pip finds for it. Each in a fresh environment, side by s
 of constraints.txt. A failure says which versions differ from it.
 elsewhere: artefacts that the calling environment makes are loaded by versions of transformers that
 it need not admit; they lie in folders of their own, and torch is the calling environment's.
+consumers: artefacts are used by other programs (peft, trl, lm-eval, CTranslate2, optimum), each
+group in an environment of its own on top of the calling one; it runs every week.
 
 ``versions.py --constraints NAME`` prints the constraints alone, torch left open: .ci/setup takes
 such a file as CONSTRAINTS.
@@ -27,9 +29,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VARIED = ("transformers", "huggingface_hub", "tokenizers")
 ADMITTED = ("lowest", "newest")
-NAMES = (*ADMITTED, "elsewhere")
+NAMES = (*ADMITTED, "elsewhere", "consumers")
 # The last of transformers 4, the oldest that runs our own modeling file, and the newest.
 ELSEWHERE = ("transformers==4.57.*", "transformers==5.4.*", "transformers")
+# Programs that use artefacts; optimum's exporter knows no newer transformers than that.
+CONSUMERS = {
+    "newest": ("accelerate", "ctranslate2", "datasets", "lm-eval", "peft", "trl"),
+    "optimum": ("optimum-onnx[onnxruntime]", "transformers==4.57.*"),
+}
+CONSUMED = "tests/versions/test_consumers.py"
 TOOLS = ("hypothesis", "pytest")  # of the tests; the rest of the extra "dev" is not needed
 LOADED_ELSEWHERE = "tests/versions/test_elsewhere.py"
 SLICE = (
@@ -113,8 +121,8 @@ def run_slice(name: str, folder: Path) -> int:
     return code
 
 
-def overlay(folder: Path, wanted: str) -> Path | None:
-    """A folder with a package and what it needs in other versions than here; None if pip fails.
+def overlay(folder: Path, *wanted: str) -> Path | None:
+    """A folder with packages and what they need in other versions than here; None if pip fails.
 
     It is of an environment that sees the packages of the calling one, so that pip installs those
     alone that differ.
@@ -124,8 +132,10 @@ def overlay(folder: Path, wanted: str) -> Path | None:
     (place / "calling.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install"]
     pip += ["--quiet", "--upgrade", "--no-warn-conflicts"]  # with what it does not change here
-    made = subprocess.run([*pip, wanted], stdout=sys.stderr)
-    return None if made.returncode else place
+    if subprocess.run([*pip, *wanted], stdout=sys.stderr).returncode:
+        say(f"versions: pip could not install {', '.join(wanted)}, see above.")
+        return None
+    return place
 
 
 def run_elsewhere(folder: Path) -> int:
@@ -135,22 +145,34 @@ def run_elsewhere(folder: Path) -> int:
     for i, wanted in enumerate(ELSEWHERE):
         place = overlay(folder / str(i), wanted)
         if place is None:
-            say(f"versions: elsewhere: pip could not install {wanted}, see above.")
             return 1
         places.append(place)
         looked_in = [str(place), *sys.path]
         found = next(iter(metadata.distributions(name="transformers", path=looked_in)))
         say(f"versions: elsewhere: transformers {found.version}")
+    variables = {"LOADED_BY": os.pathsep.join(map(str, places))}
+    return run_here("elsewhere", LOADED_ELSEWHERE, variables, started)
+
+
+def run_consumers(folder: Path) -> int:
+    """Install each group of CONSUMERS and have it use artefacts; exit code."""
+    started = time.monotonic()
+    for name, wanted in CONSUMERS.items():
+        if overlay(folder / name, *wanted) is None:
+            return 1
+    return run_here("consumers", CONSUMED, {"CONSUMERS": str(folder)}, started)
+
+
+def run_here(name: str, tests: str, variables: dict[str, str], started: float) -> int:
+    """Run tests of the calling environment that use others; exit code."""
     installed = time.monotonic()
-    environment = os.environ | {
-        "LOADED_BY": os.pathsep.join(map(str, places)),
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", LOADED_ELSEWHERE]
-    code = subprocess.run(tests, cwd=ROOT, env=environment, stdout=sys.stderr).returncode
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    arguments = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", tests]
+    code = subprocess.run(
+        arguments, cwd=ROOT, env=environment | variables, stdout=sys.stderr
+    ).returncode
     seconds = f"{installed - started:.0f} s to install, {time.monotonic() - installed:.0f} s to run"
-    say(f"versions: elsewhere {'FAILED' if code else 'passed'} ({seconds}).")
+    say(f"versions: {name} {'FAILED' if code else 'passed'} ({seconds}).")
     return code
 
 
@@ -182,11 +204,13 @@ def main(arguments: list[str]) -> int:
             return 0
         case ["--slice", "elsewhere", folder]:
             return run_elsewhere(Path(folder))
+        case ["--slice", "consumers", folder]:
+            return run_consumers(Path(folder))
         case ["--slice", name, folder] if name in ADMITTED:
             return run_slice(name, Path(folder))
         case names if names and set(names) <= set(NAMES):
             return side_by_side(names)
-    say("usage: python3 .ci/versions.py lowest newest elsewhere, or --constraints lowest|newest")
+    say(f"usage: python3 .ci/versions.py {' '.join(NAMES)}, or --constraints lowest|newest")
     return 2
 
 

@@ -85,6 +85,7 @@ def record_of(
             "remote_code": artefact.remote_code,
             "dtype": artefact.dtype,
             "n_parameters": artefact.n_parameters,
+            "linear": list(artefact.linear),
             "spec": checkpoint.spec.to_dict(),
             "tokenizer_sha256": tokenizer["sha256"],
         },

@@ -59,6 +59,10 @@ class SimpleCharTokenizer:
         self._vocabulary = Vocabulary.from_tables(None, whole, None, "the vocabulary")
         unk = self.special_tokens.get("unk")
         self._unknown_id = self._vocabulary.ids.get(unknown) if unk is None else unk
+        named = (
+            (role, json.loads(self._files[CONFIG]).get(f"{role}_token")) for role in SPECIAL_ROLES
+        )
+        self._roles = {role: whole[name] for role, name in named if name in whole}
 
     @classmethod
     def from_pretrained(cls, path: str | PathLike[str]) -> SimpleCharTokenizer:
@@ -79,7 +83,14 @@ class SimpleCharTokenizer:
         vocab = _section(model, "vocab", place)
         entries = _entries(vocab, place)
         names = {role: config.get(f"{role}_token") for role in SPECIAL_ROLES}
-        roles = {r: vocab[n] for r, n in names.items() if isinstance(n, str) and n in vocab}
+        special = _special(_read(place))
+        if names["unk"] != model.get("unk_token"):
+            del names["unk"]  # another token stands in for it, and encoding knows nothing of it
+        roles = {
+            r: vocab[n]
+            for r, n in names.items()
+            if isinstance(n, str) and n in special & vocab.keys()
+        }
         unk, limit = model.get("unk_token"), config.get("model_max_length")
         unknown = unk if isinstance(unk, str) and unk in vocab and "unk" not in roles else "error"
         # What is read is all that there is: no field of the files says anything else.
@@ -101,8 +112,8 @@ class SimpleCharTokenizer:
 
     @property
     def all_special_ids(self) -> list[int]:
-        """Ids that play a role."""
-        return sorted(set(self.special_tokens.values()))
+        """Ids that play a role, or stand in for one; ``decode`` drops only the former."""
+        return sorted(set(self._roles.values()))
 
     def get_vocab(self) -> dict[str, int]:
         """Entry to id."""
@@ -134,7 +145,7 @@ class SimpleCharTokenizer:
     def decode(self, ids: int | Iterable[int], skip_special_tokens: bool = False) -> str:
         """The text of ids; an id that there is not has none."""
         given = [ids] if isinstance(ids, int) else ids
-        skipped = set(self.all_special_ids) if skip_special_tokens else set()
+        skipped = set(self.special_tokens.values()) if skip_special_tokens else set()
         entries = self._vocabulary.characters
         return "".join(entries[i] for i in given if 0 <= i < len(entries) and i not in skipped)
 
@@ -143,9 +154,9 @@ class SimpleCharTokenizer:
     @overload
     def convert_tokens_to_ids(self, tokens: list[str]) -> list[int | None]: ...
     def convert_tokens_to_ids(self, tokens: str | list[str]) -> Any:
-        """The id of an entry, or of each; of what is no entry the special token unk's, or None."""
+        """The id of an entry, or of each; of what is no entry that of the token unk, or None."""
         if isinstance(tokens, str):
-            return self._vocabulary.ids.get(tokens, self.special_tokens.get("unk"))
+            return self._vocabulary.ids.get(tokens, self._roles.get("unk"))
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
     @overload
@@ -178,6 +189,15 @@ class SimpleCharTokenizer:
             unknown=self._unknown,
             special_tokens=self.special_tokens,
         )
+
+
+def _special(backend: Mapping[str, Any]) -> set[str]:
+    """Tokens that mean something; a character that only stands in for a role is not special."""
+    added = backend.get("added_tokens")
+    tokens = (
+        [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    )
+    return {str(token.get("content")) for token in tokens if token.get("special") is True}
 
 
 def _read(path: Path) -> dict[str, Any]:

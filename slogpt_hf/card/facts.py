@@ -97,13 +97,15 @@ class TokenizerFacts:
         unknown: what a character outside of the vocabulary does: ``error``, or the entry that
             stands for it. Only said of ``characters``.
         source: file of the pieces, or folder or Hub repo of an existing tokenizer.
-        special_tokens: role to id. Only said of ``characters``.
+        special_tokens: role to id.
+        stand_in: the character that the tokenizer names where no id plays a role, if it does.
     """
 
     kind: str
     unknown: str = "error"
     source: str | None = None
     special_tokens: Mapping[str, int] = field(default_factory=dict)
+    stand_in: str | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ class CardFacts:
     quantisation: Mapping[str, Any] | None = None
     has_pictures: bool = False
     loads: Mapping[str, str] = field(default_factory=dict)
+    linear: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -240,6 +243,7 @@ def facts_from_record(record: Mapping[str, Any], report: Mapping[str, Any]) -> C
             quantisation=source.get("quantisation"),
             has_pictures=set(PICTURES.values()) <= record["files"].keys(),
             loads=record.get("versions", {}).get("loads", {}),
+            linear=tuple(map(str, model.get("linear", ()))),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(
@@ -254,6 +258,7 @@ def _tokenizer(facts: Mapping[str, Any]) -> TokenizerFacts:
         facts.get("unknown", "error"),
         facts.get("source"),
         facts.get("special_tokens", {}),
+        facts.get("stand_in"),
     )
 
 

@@ -34,6 +34,7 @@ class Artefact:
         remote_code: the class ships with the artefact and needs ``trust_remote_code=True``.
         dtype: dtype of the weights.
         n_parameters: parameters; a tied head counts once.
+        linear: names of a block's matrices.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class Artefact:
     remote_code: bool
     dtype: str
     n_parameters: int
+    linear: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def write_model(
         remote_code=target.modeling_file is not None,
         dtype=conversion.dtype,
         n_parameters=checkpoint.n_parameters + _appended_parameters(checkpoint.spec, special),
+        linear=target.linear,
     )
 
 

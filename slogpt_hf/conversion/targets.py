@@ -54,6 +54,12 @@ class Target:
     modeling_file: str | None = None
 
     @property
+    def linear(self) -> tuple[str, ...]:
+        """The names of a block's matrices, as LoRA's ``target_modules`` takes them."""
+        names = (name for name, role in self.block if not role.startswith("norm"))
+        return tuple(dict.fromkeys(name.rpartition(".")[2] for name in names))
+
+    @property
     def stacked(self) -> bool:
         """Whether q, k and v are one matrix."""
         return any(role == "attn.qkv" for _, role in self.block)

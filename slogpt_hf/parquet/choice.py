@@ -103,7 +103,8 @@ def _named(tokenizer: str, block_size: int) -> IdVocabulary:
 def _of_characters(vocabulary: Vocabulary, block_size: int) -> IdVocabulary:
     from slogpt_hf.tokenizers.characters import character_files
 
-    files = character_files(vocabulary, model_max_length=block_size)
+    # No stand-ins: they would make every dataset's next release a major one.
+    files = character_files(vocabulary, model_max_length=block_size, stand_ins=False)
     spelling = Spelling.of_characters(vocabulary)
     return IdVocabulary("characters", vocabulary.size, files, spelling, vocabulary)
 

@@ -15,6 +15,7 @@ from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import UsageError
 from slogpt_hf.files import write_files
 from slogpt_hf.settings import SPECIAL_ROLES
+from slogpt_hf.tokenizers.special import STAND_INS, seldom
 
 # The backend refuses a character by saying that its unk_token is not in the vocabulary:
 # "Unk token `…` not found in the vocabulary". So the name of that token is the message.
@@ -65,17 +66,21 @@ def character_files(
     model_max_length: int,
     unknown: str = "error",
     special_tokens: Mapping[str, int] | None = None,
+    stand_ins: bool = True,
 ) -> dict[str, bytes]:
     """The files that ``write_character_tokenizer`` writes, name to content. Raises as it does.
 
+    Without ``stand_ins`` a role that nothing plays has no token, as in earlier versions.
     ``structure.py`` holds artefacts of every version against them: what changes here has to be
     known there.
     """
     names = _special_names(vocabulary, special_tokens or {})
     ids = vocabulary.ids | {name: (special_tokens or {})[role] for role, name in names.items()}
+    roles = _roles(vocabulary, unknown, names) if stand_ins else names
+    added = {name: name in names.values() for name in roles.values()}
     return {
-        "tokenizer.json": _json(_backend(ids, _unknown_entry(vocabulary, unknown, names), names)),
-        "tokenizer_config.json": _json(_config(model_max_length, names)),
+        "tokenizer.json": _json(_backend(ids, _unknown_entry(vocabulary, unknown, names), added)),
+        "tokenizer_config.json": _json(_config(model_max_length, roles) | _as_listed(added)),
         "vocab.json": _json(ids),
     }
 
@@ -94,24 +99,39 @@ def require_entry(vocabulary: Vocabulary, unknown: str) -> None:
         )
 
 
-def _backend(ids: Mapping[str, int], unknown: str, names: Mapping[str, str]) -> dict[str, object]:
-    """The ``tokenizer.json`` of the tokenizers library, version 1.0."""
-    special = sorted({name: ids[name] for name in names.values()}.items(), key=lambda item: item[1])
+def _roles(vocabulary: Vocabulary, unknown: str, names: Mapping[str, str]) -> dict[str, str]:
+    """The token of every role, also of those that a character stands in for."""
+    said = dict(names) if unknown == "error" else {"unk": unknown, **names}
+    other = next((names[role] for role in STAND_INS if role in names), seldom(vocabulary))
+    return {role: other for role in SPECIAL_ROLES if other is not None} | said
+
+
+def _as_listed(added: Mapping[str, bool]) -> dict[str, object]:
+    """What keeps transformers from making special what ``tokenizer.json`` adds as not special."""
+    return {} if all(added.values()) else {"added_tokens_decoder": {}}
+
+
+def _backend(ids: Mapping[str, int], unknown: str, added: Mapping[str, bool]) -> dict[str, object]:
+    """The ``tokenizer.json`` of the tokenizers library, version 1.0.
+
+    A character that stands in for a role is added as well, but not as special: left out,
+    transformers would add it as such, and drop it from what is decoded without special tokens.
+    """
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
             {
-                "id": i,
+                "id": ids[name],
                 "content": name,
                 "single_word": False,
                 "lstrip": False,
                 "rstrip": False,
                 "normalized": False,
-                "special": True,
+                "special": special,
             }
-            for name, i in special
+            for name, special in sorted(added.items(), key=lambda item: ids[item[0]])
         ],
         "normalizer": None,
         "pre_tokenizer": None,
@@ -132,14 +152,14 @@ def _backend(ids: Mapping[str, int], unknown: str, names: Mapping[str, str]) -> 
     }
 
 
-def _config(model_max_length: int, names: Mapping[str, str]) -> dict[str, object]:
+def _config(model_max_length: int, roles: Mapping[str, str]) -> dict[str, object]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model_max_length,
         "model_input_names": ["input_ids", "attention_mask"],
         "clean_up_tokenization_spaces": False,
         "split_special_tokens": True,
-        **{f"{role}_token": names[role] for role in SPECIAL_ROLES if role in names},
+        **{f"{role}_token": roles[role] for role in SPECIAL_ROLES if role in roles},
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import CheckpointError
 from slogpt_hf.progress import quiet_transformers
+from slogpt_hf.settings import SPECIAL_ROLES
 from slogpt_hf.tokenizers.corpus import PIECE, Corpus, Reading, other_vocabulary
-from slogpt_hf.tokenizers.structure import recorded_special, recorded_unknown, structure_difference
+from slogpt_hf.tokenizers.structure import (
+    MODEL_CONFIG,
+    read_optional,
+    recorded_special,
+    recorded_unknown,
+    structure_difference,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,7 +73,10 @@ class TokenizerReport:
 
 
 def check_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, texts: Iterable[str] = ()
+    tokenizer: PreTrainedTokenizerBase,
+    vocabulary: Vocabulary,
+    texts: Iterable[str] = (),
+    special: Collection[int] = (),
 ) -> TokenizerReport:
     """Compare a tokenizer, as ``load_tokenizer`` gives it, with a vocabulary.
 
@@ -78,9 +88,11 @@ def check_tokenizer(
         tokenizer: the artefact's.
         vocabulary: the original's.
         texts: real ones over the vocabulary, each compared alone.
+        special: ids that play a role, which ``skip_special_tokens`` drops; a character that only
+            stands in for one is not among them, and must stay.
     """
     characters = [entry for entry in vocabulary.characters if len(entry) == 1]
-    differences = _differences(tokenizer, vocabulary, characters, texts)
+    differences = _differences(tokenizer, vocabulary, characters, texts, set(special))
     compared = 0
     first = None
     for length, first in differences:
@@ -121,55 +133,77 @@ def check_choice(
     Raises:
         CheckpointError: the dataset's ids are not the tokenizer's.
     """
-    special = _special(folder, choice)
-    if different := _structure(folder, choice, model_max_length, special):
+    different, special = _structure(folder, choice, model_max_length)
+    if different:
         return TokenizerReport(0, 0, "", different)
     try:
         tokenizer = load_tokenizer(folder, trust_remote_code)
     except CheckpointError as error:
         return TokenizerReport(0, 0, "", str(error).partition(": ")[2])
-    wrong = _wrong_ids(tokenizer, choice, rows)
+    wrong = _wrong_ids(tokenizer, choice, rows) or _other_roles(folder, tokenizer)
     if wrong or not choice.size:
         return TokenizerReport(0, 0, "", wrong, "" if wrong else NOT_COMPARED)
     corpus = choice.corpus
     texts = corpus.texts(choice.decode, choice.size) if corpus else iter(())
     reading = Reading(texts, MOST_CHARACTERS[choice.kind], advance)
-    report = _compared(tokenizer, choice, reading)
+    report = _compared(tokenizer, choice, reading, special)
     if not report.ok:
         return report
     return replace(report, corpus=_told(corpus, reading) if corpus else NO_CORPUS)
 
 
-def _special(folder: Path, choice: TokenizerChoice) -> Mapping[str, int]:
-    """Role to id of what was asked for or, where nothing was, of what the artefact records."""
-    if choice.vocabulary is None or choice.special.ids:
-        return choice.special.ids
-    return recorded_special(folder, choice.vocabulary)
+def _special(folder: Path, choice: TokenizerChoice) -> list[Mapping[str, int]]:
+    """Role to id, as it may be: first as chosen, then as earlier versions had it.
+
+    They named what was asked for; where nothing is now, what the artefact records.
+    """
+    assert choice.vocabulary is not None
+    asked = choice.special.asked_ids
+    return [choice.special.ids, asked or recorded_special(folder, choice.vocabulary), asked]
+
+
+def _other_roles(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """An id that the model's files name for a role and the tokenizer does not."""
+    for name in (MODEL_CONFIG, "generation_config.json"):
+        said = read_optional(folder / name)
+        for role in SPECIAL_ROLES:
+            found = said.get(f"{role}_token_id")
+            ids = found if isinstance(found, list) else [found]
+            own = getattr(tokenizer, f"{role}_token_id")
+            if found is not None and own not in ids:
+                return f"{name} has {found} as {role}_token_id, the tokenizer has {own}"
+    return None
 
 
 def _structure(
-    folder: Path,
-    choice: TokenizerChoice,
-    model_max_length: int | None,
-    special: Mapping[str, int],
-) -> str | None:
-    """A field or file that the vocabulary does not imply, or what was asked for beside it."""
+    folder: Path, choice: TokenizerChoice, model_max_length: int | None
+) -> tuple[str | None, set[int]]:
+    """A field or file that the vocabulary does not imply, if there is one; the special ids."""
     if choice.vocabulary is None:
-        return None
+        return None, set()
     unknown = choice.unknown
     if unknown == "error":  # or what the artefact's own record says was asked for
         unknown = recorded_unknown(folder, choice.vocabulary)
-    return structure_difference(folder, choice.vocabulary, unknown, model_max_length, special)
+    first = None
+    for special in _special(folder, choice):
+        found = structure_difference(folder, choice.vocabulary, unknown, model_max_length, special)
+        if found is None:
+            return None, set(special.values())
+        first = first or found
+    return first, set()
 
 
 def _compared(
-    tokenizer: PreTrainedTokenizerBase, choice: TokenizerChoice, texts: Iterable[str]
+    tokenizer: PreTrainedTokenizerBase,
+    choice: TokenizerChoice,
+    texts: Iterable[str],
+    special: Collection[int],
 ) -> TokenizerReport:
     from slogpt_hf.tokenizers.existing_check import check_existing
     from slogpt_hf.tokenizers.piece_check import check_pieces
 
     if choice.vocabulary is not None:
-        return check_tokenizer(tokenizer, choice.vocabulary, texts)
+        return check_tokenizer(tokenizer, choice.vocabulary, texts, special)
     if choice.codec is not None:
         return check_pieces(tokenizer, choice.codec, texts)
     assert choice.loaded is not None
@@ -231,9 +265,9 @@ def _differences(
     vocabulary: Vocabulary,
     characters: list[str],
     texts: Iterable[str],
+    special: set[int],
 ) -> Iterator[tuple[int, str | None]]:
     """Length of each compared piece and, where it differs, how."""
-    special = set(tokenizer.all_special_ids)
     for i, entry in enumerate(vocabulary.characters):
         yield len(entry), _decoded(tokenizer, [i], entry, special)
     known = set(characters)

@@ -27,9 +27,17 @@ from slogpt_hf.tokenizers.existing import (
     tokenizer_files,
 )
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
+from slogpt_hf.tokenizers.piece_files import ROLES as PIECE_ROLES
 from slogpt_hf.tokenizers.piece_files import piece_tokenizer_files
 from slogpt_hf.tokenizers.pieces import Pieces, is_pieces_file, read_pieces
-from slogpt_hf.tokenizers.special import NO_SPECIAL, SpecialTokens, special_tokens
+from slogpt_hf.tokenizers.special import (
+    NO_SPECIAL,
+    SpecialTokens,
+    seldom,
+    special_of,
+    special_tokens,
+    with_pad,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -74,14 +82,15 @@ class TokenizerChoice:
                 special_tokens=self.special.ids,
             )
         else:
-            write_files(folder, self.files)
+            write_files(folder, with_pad(self.files))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What of the choice shapes the artefact, JSON-ready: content, not where it lies."""
         if self.vocabulary is not None:
             content = {"entries": self.vocabulary.characters, "unknown": self.unknown}
-            return content | self._special
+            asked = self.special.asked_ids  # what it has anyway, earlier versions did not name
+            return content | ({"special_tokens": asked} if asked else {})
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
         return {"files": digests}
 
@@ -93,8 +102,8 @@ class TokenizerChoice:
         facts: dict[str, Any] = {"kind": self.kind, "sha256": digest}
         if self.vocabulary is not None:
             entries = {"entries": self.vocabulary.size, "unknown": self.unknown}
-            return facts | entries | self._special
-        facts["source"] = self.source
+            return facts | entries | self._special | self._stand_in
+        facts |= {"source": self.source} | self._special
         if self.pieces is None:
             return facts
         return facts | {"source_sha256": self.pieces.sha256, "entries": self.pieces.size}
@@ -102,6 +111,13 @@ class TokenizerChoice:
     @property
     def _special(self) -> dict[str, Any]:
         return {"special_tokens": dict(self.special.ids)} if self.special.ids else {}
+
+    @property
+    def _stand_in(self) -> dict[str, Any]:
+        """The character that the tokenizer names where no id plays a role."""
+        assert self.vocabulary is not None
+        name = None if self.special.ids else seldom(self.vocabulary)
+        return {} if name is None else {"stand_in": name}
 
     def text_ids(self, limit: int) -> list[int]:
         """The first ``limit`` token ids of the dataset's text; empty without one.
@@ -203,8 +219,8 @@ def choose_tokenizer(
         CheckpointError: it cannot be read or does not fit the model.
     """
     choice = _chosen(checkpoint, dataset, tokenizer, unknown, allow_spare_ids, root or Path())
-    if not special:
-        return choice
+    if not special and choice.vocabulary is None:
+        return replace(choice, special=_own_special(choice, checkpoint))
     if choice.vocabulary is None:
         what = f"the tokenizer {choice.source}" if choice.source else "a model without a vocabulary"
         raise UsageError(
@@ -213,10 +229,21 @@ def choose_tokenizer(
             hint="Leave --special-tokens out; an existing tokenizer has its own.",
         )
     vocabulary = choice.vocabulary
-    named = special_tokens(vocabulary, special, checkpoint.spec.vocab_size)
+    named = special_tokens(vocabulary, special, checkpoint.spec.vocab_size, unknown)
     # What does not fit together is said before anything takes long.
     character_files(vocabulary, model_max_length=0, unknown=unknown, special_tokens=named.ids)
     return replace(choice, special=named)
+
+
+def _own_special(choice: TokenizerChoice, checkpoint: Checkpoint) -> SpecialTokens:
+    """The roles that the tokens of pieces or of an existing tokenizer play."""
+    rows = checkpoint.spec.vocab_size
+    if choice.loaded is not None:
+        return special_of(choice.loaded, rows)
+    if choice.pieces is None:
+        return NO_SPECIAL
+    ids = {role: getattr(choice.pieces, role) for role in PIECE_ROLES}
+    return SpecialTokens({role: i for role, i in ids.items() if i is not None}, rows)
 
 
 def _chosen(

@@ -84,28 +84,34 @@ def structure_difference(
         model_max_length: the model's context length, in tokens; None where it is not compared.
         special_tokens: role to the id that plays it.
     """
-    files = character_files(
-        vocabulary,
-        model_max_length=model_max_length or 0,
-        unknown=unknown,
-        special_tokens=special_tokens,
-    )
-    expected = {name: json.loads(data) for name, data in files.items()}
-    if model_max_length is None:
-        del expected[CONFIG]["model_max_length"]
-    return next(_differences(folder, expected), None)
+    first = None
+    for stand_ins in (True, False):  # earlier versions had none
+        files = character_files(
+            vocabulary,
+            model_max_length=model_max_length or 0,
+            unknown=unknown,
+            special_tokens=special_tokens,
+            stand_ins=stand_ins,
+        )
+        expected = {name: json.loads(data) for name, data in files.items()}
+        if model_max_length is None:
+            del expected[CONFIG]["model_max_length"]
+        if (difference := next(_differences(folder, expected), None)) is None:
+            return None
+        first = first or difference
+    return first
 
 
 def recorded_unknown(folder: Path, vocabulary: Vocabulary) -> str:
     """What the record of an artefact says that an unknown character does; "error" without one."""
-    tokenizer = _section(_optional(folder / RECORD), "tokenizer")
+    tokenizer = _section(read_optional(folder / RECORD), "tokenizer")
     found = tokenizer.get("unknown", "error")
     return found if isinstance(found, str) and found in vocabulary.ids else "error"
 
 
 def recorded_special(folder: Path, vocabulary: Vocabulary) -> Mapping[str, int]:
     """Role to id of the special tokens that the record of an artefact has; none without one."""
-    found = _section(_section(_optional(folder / RECORD), "tokenizer"), "special_tokens")
+    found = _section(_section(read_optional(folder / RECORD), "tokenizer"), "special_tokens")
     try:
         whole = all(type(i) is int for i in found.values())
         character_files(vocabulary, model_max_length=0, special_tokens=found if whole else None)
@@ -126,7 +132,7 @@ def _differences(folder: Path, expected: Mapping[str, Any]) -> Iterator[str]:
         yield from _fields(name, found, expected[name])
     if (vocab := _read(folder / VOCAB)) is not ABSENT and vocab != expected[VOCAB]:
         yield f"{VOCAB}: is not the original's vocabulary"
-    model = _optional(folder / MODEL_CONFIG)
+    model = read_optional(folder / MODEL_CONFIG)
     yield from _class(MODEL_CONFIG, model.get("tokenizer_class"))
     if "AutoTokenizer" in _section(model, "auto_map"):
         yield _said(MODEL_CONFIG, "auto_map.AutoTokenizer", model["auto_map"]["AutoTokenizer"])
@@ -202,7 +208,8 @@ def _section(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return section if isinstance(section, dict) else {}
 
 
-def _optional(path: Path) -> Mapping[str, Any]:
+def read_optional(path: Path) -> Mapping[str, Any]:
+    """The content of a JSON file; nothing of one that is missing or no JSON object."""
     found = _read(path)
     return found if isinstance(found, dict) else {}
 

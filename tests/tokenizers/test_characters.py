@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import compress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from slogpt_hf.datasets.meta import read_meta
 from slogpt_hf.datasets.vocabulary import Vocabulary
 from slogpt_hf.errors import UsageError
 from slogpt_hf.tokenizers.characters import write_character_tokenizer
+from slogpt_hf.tokenizers.special import seldom
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "slo-classic" / "meta.pkl"
 
@@ -86,7 +88,24 @@ def test_any_vocabulary(tmp_path_factory: pytest.TempPathFactory, data: st.DataO
     for i, entry in enumerate(entries):
         assert tokenizer.decode([i], skip_special_tokens=True) == entry
     tokenizer.save_pretrained(folder / "again")
+    keep_stand_ins(folder / "again")
     assert_exact(auto(folder / "again"), vocabulary, texts)
+
+
+def keep_stand_ins(folder: Path) -> None:
+    """Put back what transformers leaves out when it saves: without it, it makes them special."""
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"added_tokens_decoder": {}}))
+
+
+def test_saved_again_a_stand_in_is_special_to_transformers(
+    shakespeare: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    shakespeare.save_pretrained(tmp_path)
+    again = auto(tmp_path)
+    ids = again.encode("a $ 3")
+    assert ids == shakespeare.encode("a $ 3") and again.decode(ids) == "a $ 3"
+    assert again.decode(ids, skip_special_tokens=True) == "a  3"  # docs/conversion.md warns of it
 
 
 @pytest.mark.parametrize(
@@ -117,10 +136,20 @@ def test_golden_vocabulary(shakespeare: PreTrainedTokenizerBase) -> None:
 
 
 def test_no_id_has_a_meaning_of_its_own(shakespeare: PreTrainedTokenizerBase) -> None:
-    assert shakespeare.all_special_ids == []
-    assert shakespeare.added_tokens_decoder == {}
-    for role in ("bos", "eos", "pad", "unk", "sep", "cls", "mask"):
+    assert not any(token.special for token in shakespeare.added_tokens_decoder.values())
+    for role in ("sep", "cls", "mask"):
         assert getattr(shakespeare, f"{role}_token_id") is None
+    # The character that is named where tools insist stays in every text.
+    dollar = read_meta(GOLDEN).ids["$"]
+    for role in ("bos", "eos", "pad", "unk"):
+        assert getattr(shakespeare, f"{role}_token_id") == dollar
+    texts = ["$", "a$", "$$ $\n", "3"]
+    batch = shakespeare(texts, padding=True)
+    assert batch["attention_mask"][0] == [1, 0, 0, 0, 0]
+    assert batch["input_ids"][0] == [dollar] * 5
+    rows = zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    kept = [list(compress(ids, mask)) for ids, mask in rows]
+    assert shakespeare.batch_decode(kept, skip_special_tokens=True) == texts
     assert sorted(shakespeare("ab")) == ["attention_mask", "input_ids"]
     assert shakespeare("ab", "c")["input_ids"] == shakespeare.encode("abc")
 
@@ -159,7 +188,7 @@ def test_unknown_characters_become_an_entry(tmp_path: Path, unknown: str) -> Non
     tokenizer = load(vocabulary, tmp_path, unknown=unknown)
     i = vocabulary.ids[unknown]
     assert tokenizer.encode("\xe9\xe9ab\U0001f468") == [i, i, 0, i, i]
-    assert tokenizer.all_special_ids == []
+    assert tokenizer.unk_token_id == i
     assert tokenizer.decode([i], skip_special_tokens=True) == unknown
     tokenizer.save_pretrained(tmp_path / "again")
     assert auto(tmp_path / "again").encode("\xe9a") == [i, 0]
@@ -211,7 +240,7 @@ def test_beside_a_model_config(tmp_path: Path, model_type: str) -> None:
     vocabulary = Vocabulary((*AWKWARD, "<s>", "<|endoftext|>"), "here")
     tokenizer = load(vocabulary, tmp_path)
     assert_exact(tokenizer, vocabulary, [AWKWARD, " <s> <|endoftext|> "])
-    assert tokenizer.all_special_ids == []
+    assert set(tokenizer.all_special_ids) == {vocabulary.ids[seldom(vocabulary) or ""]}
     assert len(tokenizer) == vocabulary.size
 
 
@@ -227,7 +256,7 @@ def test_special_tokens_of_spare_ids(tmp_path: Path) -> None:
         assert (reloaded.pad_token, reloaded.pad_token_id) == ("<pad>", pad)
         assert (reloaded.eos_token, reloaded.eos_token_id) == ("<|eos|>", spare)
         assert (reloaded.bos_token, reloaded.bos_token_id) == ("<|eos|>", spare)
-        assert reloaded.unk_token_id is None
+        assert reloaded.unk_token_id == pad
         assert_exact(reloaded, vocabulary, [AWKWARD, "<pad>", "<|eos|>"])
         assert reloaded.decode([0, pad, spare], skip_special_tokens=True) == AWKWARD[0]
         assert reloaded.decode([0, pad, spare]) == AWKWARD[0] + "<pad><|eos|>"

@@ -9,9 +9,9 @@ import pytest
 from slogpt_hf.datasets.meta import read_meta
 from slogpt_hf.datasets.vocabulary import Vocabulary
 from slogpt_hf.errors import CheckpointError
-from slogpt_hf.tokenizers import check
+from slogpt_hf.tokenizers import TokenizerChoice, check
 from slogpt_hf.tokenizers.characters import write_character_tokenizer
-from slogpt_hf.tokenizers.check import check_tokenizer, load_tokenizer
+from slogpt_hf.tokenizers.check import check_choice, check_tokenizer, load_tokenizer
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "slo-classic" / "meta.pkl"
 ALL = Vocabulary((*dict.fromkeys("".join(check.ADVERSARIAL)), "<pad>"), "here")
@@ -42,9 +42,36 @@ def test_special_tokens_and_unknown_pass(tmp_path: Path) -> None:
     write_character_tokenizer(
         ALL, tmp_path, model_max_length=8, special_tokens={"pad": 0, "eos": ALL.size}, unknown="a"
     )
-    report = check_tokenizer(load_tokenizer(tmp_path), ALL, ["a b"])
+    tokenizer = load_tokenizer(tmp_path)
+    report = check_tokenizer(tokenizer, ALL, ["a b"], {0, ALL.size})
     assert report.ok
     assert report.unknown == "a"
+    assert not check_tokenizer(tokenizer, ALL, ["a b"]).ok  # what is dropped has to be known
+
+
+def test_a_stand_in_that_is_dropped_from_texts_is_seen(tmp_path: Path) -> None:
+    write_character_tokenizer(Vocabulary(("a", "$"), "x"), tmp_path, model_max_length=8)
+    assert check_tokenizer(load_tokenizer(tmp_path), Vocabulary(("a", "$"), "x")).ok
+    path = tmp_path / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["added_tokens_decoder"]
+    path.write_text(json.dumps(config))
+    report = check_tokenizer(load_tokenizer(tmp_path), Vocabulary(("a", "$"), "x"))
+    assert "is decoded without special tokens as ''" in str(report.first_difference)
+
+
+def test_ids_that_only_the_models_files_name_are_seen(tmp_path: Path) -> None:
+    vocabulary = Vocabulary(("a", "$"), "x")
+    choice = TokenizerChoice(vocabulary)
+    write_character_tokenizer(vocabulary, tmp_path, model_max_length=8)
+    for name in ("config.json", "generation_config.json"):
+        for good in (None, 1, [0, 1]):
+            (tmp_path / name).write_text(json.dumps({"eos_token_id": good}))
+            assert check_choice(tmp_path, choice, 2).ok
+        (tmp_path / name).write_text(json.dumps({"eos_token_id": 0}))
+        found = check_choice(tmp_path, choice, 2).first_difference
+        assert found == f"{name} has 0 as eos_token_id, the tokenizer has 1"
+        (tmp_path / name).unlink()
 
 
 FAULTS: dict[str, tuple[str, tuple[str, ...], Any]] = {

@@ -222,7 +222,7 @@ def test_tokens_that_the_model_or_the_original_has_not(
         wrong = "tokenizer.json: added_tokens is "
     else:
         tokenizer.eos_token = "A"
-        wrong = 'tokenizer_config.json: eos_token is "A", the original implies none'
+        wrong = 'tokenizer_config.json: eos_token is "A", the original implies "`"'
     tokenizer.save_pretrained(dataset)
     assert str(check_choice(dataset, choice, 37).first_difference).startswith(wrong)
     if name == "pad":

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slogpt_hf.datasets.vocabulary import Vocabulary
+from slogpt_hf.files import write_files
 from slogpt_hf.tokenizers import TokenizerChoice
-from slogpt_hf.tokenizers.characters import write_character_tokenizer
+from slogpt_hf.tokenizers.characters import character_files, write_character_tokenizer
 from slogpt_hf.tokenizers.check import check_choice, load_tokenizer
+from slogpt_hf.tokenizers.special import SpecialTokens
 from slogpt_hf.tokenizers.structure import structure_difference
 
 VOCABULARY = Vocabulary(("a", "b", "?", "\n", " ", "<pad>"), "here")
@@ -161,7 +164,7 @@ def test_untouched_files_pass(tmp_path: Path, unknown: str) -> None:
         return
     found = said(tmp_path)
     assert found is not None
-    assert "model.unk_token" in found
+    assert "added_tokens" in found
     # Whoever verifies later need not know what was asked for then: the artefact's record does.
     record = tmp_path / "release.json"
     record.write_text(json.dumps({"tokenizer": {"unknown": unknown}}))
@@ -187,7 +190,25 @@ def test_what_transformers_saves_again_passes(folder: Path) -> None:
     load_tokenizer(folder).save_pretrained(again)
     (again / "added_tokens.json").write_text("{}")
     (again / "special_tokens_map.json").write_text("{}")
+    # It leaves out what keeps a character that stands in from being dropped from texts.
+    assert "is decoded without special tokens as ''" in str(said(again))
+    path = again / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"added_tokens_decoder": {}}))
     assert said(again) is None
+
+
+@pytest.mark.parametrize("special", [{}, {"pad": 2}])
+def test_files_of_earlier_versions_pass(tmp_path: Path, special: dict[str, int]) -> None:
+    files = character_files(
+        VOCABULARY, model_max_length=CONTEXT, special_tokens=special, stand_ins=False
+    )
+    assert b"eos_token" not in files["tokenizer_config.json"]
+    write_files(tmp_path, files)
+    record = {"tokenizer": {"special_tokens": special} if special else {}}
+    (tmp_path / "release.json").write_text(json.dumps(record))
+    assert said(tmp_path) is None
+    asked = replace(TokenizerChoice(VOCABULARY), special=SpecialTokens({"eos": 1, **special}, 9))
+    assert check_choice(tmp_path, asked, 9, model_max_length=CONTEXT).ok
 
 
 def test_the_context_is_compared_where_it_is_known(folder: Path) -> None:
