@@ -1,0 +1,100 @@
+"""Small artefacts of every class and condition that the table "where it runs" tells apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slogpt_hf.checkpoints import Spec, read_checkpoint
+from slogpt_hf.checkpoints.dialects import slo
+from slogpt_hf.checkpoints.parts import tensor_shapes
+from slogpt_hf.conversion import plan_conversion, write_model
+from slogpt_hf.conversion.configs import ACTIVATIONS
+
+SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 32, "vocab_size": 320}
+ROTARY, RMS, GATED = {"use_rope": True}, {"use_rmsnorm": True}, {"use_swiglu": True}
+# Class to the model_args that lead to it, and whether it has biases in attention and MLP too.
+CLASSES: dict[str, tuple[dict[str, Any], bool]] = {
+    "GPT2LMHeadModel": ({}, True),
+    "GPTBigCodeForCausalLM": ({"n_kv_head": 1}, True),
+    "LlamaForCausalLM": (ROTARY | RMS | GATED, True),
+    "GraniteForCausalLM": (ROTARY | RMS | GATED | {"residual_multiplier": 0.5}, True),
+    "Starcoder2ForCausalLM": (ROTARY, True),
+    "StableLmForCausalLM": (ROTARY | GATED, False),
+    "ArceeForCausalLM": (ROTARY | RMS, True),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One artefact: a class, and what of its config differs from the class's plainest case."""
+
+    target_class: str
+    activation: str
+    tied: bool = False
+    bias: bool = False
+    more: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        words = [self.activation, *(["tied"] if self.tied else []), *(["bias"] if self.bias else [])]
+        return ", ".join([self.target_class, *words, *(f"{k}={v}" for k, v in self.more)])
+
+
+def cases() -> Iterator[Case]:
+    """Each class with each activation; with the usual one also tied, with biases, and the rest."""
+    for name, (arguments, biases) in CLASSES.items():
+        usual = "silu" if arguments.get("use_swiglu") else "gelu"
+        plain = Case(name, usual)
+        yield plain
+        yield replace(plain, tied=True)
+        if biases:
+            yield replace(plain, bias=True)
+        yield replace(plain, more=(("norm_eps", 0.01),))
+        if arguments.get("use_rope"):
+            yield replace(plain, more=(("rope_theta", 500_000.0),))
+            yield replace(plain, more=(("n_kv_head", 2),))
+        for activation in sorted(ACTIVATIONS):
+            if activation != usual:
+                yield replace(plain, activation=activation)
+
+
+def write(case: Case, folder: Path) -> Path:
+    """Convert a random checkpoint of the case into ``folder / "model"``; nothing is proven."""
+    arguments = SIZES | {"dropout": 0.0, "bias": case.bias} | CLASSES[case.target_class][0]
+    more = dict(case.more)
+    given = {"activation": case.activation}
+    if "norm_eps" in more:
+        given["norm_eps"] = more.pop("norm_eps")
+    content = {"model_args": arguments | more, "iter_num": 1, "best_val_loss": 1.0, "config": {}}
+    path = folder / "ckpt.pt"
+    torch.save(content | {"model": _weights(arguments | more, case.tied)}, path)
+    checkpoint = read_checkpoint(path, given)
+    out = folder / "model"
+    out.mkdir()
+    made = write_model(checkpoint, plan_conversion(checkpoint), out)
+    if made.target_class != case.target_class:
+        raise SystemExit(f"{case}: became {made.target_class}")
+    return out
+
+
+def _weights(arguments: dict[str, Any], tied: bool) -> dict[str, torch.Tensor]:
+    """Seeded; large enough that every activation is at work, and no bias or norm is trivial."""
+    generator = torch.Generator().manual_seed(0)
+    spec: Spec = slo.spec_from_model_args(arguments)
+    spec = replace(spec, n_kv_head=arguments.get("n_kv_head", spec.n_head))
+    found = {}
+    for name, shape in tensor_shapes(slo.names(spec), spec).items():
+        values = torch.randn(shape, generator=generator)
+        if len(shape) == 2:
+            values *= 0.5 if "transformer.w" in name else 1.0 / math.sqrt(shape[1])
+        else:
+            values = 0.3 * values + (1 if name.endswith("weight") else 0)
+        found[name] = values
+    if tied:
+        found["lm_head.weight"] = found["transformer.wte.weight"]
+    return found
