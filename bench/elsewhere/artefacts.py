@@ -41,7 +41,11 @@ class Case:
     more: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        words = [self.activation, *(["tied"] if self.tied else []), *(["bias"] if self.bias else [])]
+        words = [
+            self.activation,
+            *(["tied"] if self.tied else []),
+            *(["bias"] if self.bias else []),
+        ]
         return ", ".join([self.target_class, *words, *(f"{k}={v}" for k, v in self.more)])
 
 

