@@ -27,6 +27,7 @@ CLASSES: dict[str, tuple[dict[str, Any], bool]] = {
     "Starcoder2ForCausalLM": (ROTARY, True),
     "StableLmForCausalLM": (ROTARY | GATED, False),
     "ArceeForCausalLM": (ROTARY | RMS, True),
+    "SloGPTForCausalLM": (RMS | GATED, True),
 }
 
 

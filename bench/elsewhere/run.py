@@ -33,7 +33,9 @@ def expected(model: Path, ids: list[int]) -> np.ndarray:
     from transformers import AutoModelForCausalLM
 
     with torch.inference_mode():
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, dtype=torch.float32, trust_remote_code=True
+        ).eval()
         return loaded(torch.tensor([ids])).logits[0].double().numpy()
 
 

@@ -11,10 +11,16 @@ import onnxruntime
 from answering import answer_all
 from optimum.exporters.onnx import main_export
 
+EXPORT = {
+    "task": "text-generation-with-past",
+    "do_validation": False,
+    "trust_remote_code": True,
+}
+
 
 def computed(model: str, out: str, ids: list[int]) -> dict[str, Any]:
     """Export to ``out`` as transformers.js wants it laid out, and run."""
-    main_export(model, out, task="text-generation-with-past", do_validation=False)
+    main_export(model, out, **EXPORT)
     session = onnxruntime.InferenceSession(f"{out}/model.onnx")
     given = {
         "input_ids": np.array([ids]),
