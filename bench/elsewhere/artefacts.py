@@ -18,63 +18,72 @@ from slogpt_hf.conversion.configs import ACTIVATIONS
 
 SIZES = {"n_layer": 2, "n_head": 4, "n_embd": 64, "block_size": 32, "vocab_size": 320}
 ROTARY, RMS, GATED = {"use_rope": True}, {"use_rmsnorm": True}, {"use_swiglu": True}
-# Class to the model_args that lead to it, and whether it has biases in attention and MLP too.
-CLASSES: dict[str, tuple[dict[str, Any], bool]] = {
-    "GPT2LMHeadModel": ({}, True),
-    "GPTBigCodeForCausalLM": ({"n_kv_head": 1}, True),
-    "LlamaForCausalLM": (ROTARY | RMS | GATED, True),
-    "GraniteForCausalLM": (ROTARY | RMS | GATED | {"residual_multiplier": 0.5}, True),
-    "Starcoder2ForCausalLM": (ROTARY, True),
-    "StableLmForCausalLM": (ROTARY | GATED, False),
-    "ArceeForCausalLM": (ROTARY | RMS, True),
-    "SloGPTForCausalLM": (RMS | GATED, True),
+# Class to the model_args that lead to it, whether its plainest case has biases in attention and MLP
+# (what else it has is then tried with them), and whether the other is the same class.
+CLASSES: dict[str, tuple[dict[str, Any], bool, bool]] = {
+    "GPT2LMHeadModel": ({}, False, True),
+    "GPTBigCodeForCausalLM": ({"n_kv_head": 1}, False, True),
+    "LlamaForCausalLM": (ROTARY | RMS | GATED, False, True),
+    "GraniteForCausalLM": (ROTARY | RMS | GATED | {"residual_multiplier": 0.5}, False, True),
+    "Starcoder2ForCausalLM": (ROTARY, True, True),
+    "StableLmForCausalLM": (ROTARY | GATED, False, False),
+    "ArceeForCausalLM": (ROTARY | RMS, False, True),
+    "SloGPTForCausalLM": (RMS | GATED, False, True),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """One artefact: a class, and what of its config differs from the class's plainest case."""
+    """One artefact.
+
+    Attributes:
+        target_class: its class.
+        activation: of its MLP.
+        bias: whether attention and MLP have biases.
+        tied: whether the head is the embedding.
+        differs: the field in which it differs from the class's plainest case; None in none.
+        value: of that field, where it is none of these.
+    """
 
     target_class: str
     activation: str
+    bias: bool
     tied: bool = False
-    bias: bool = False
-    more: tuple[tuple[str, Any], ...] = ()
+    differs: str | None = None
+    value: Any = None
 
     def __str__(self) -> str:
-        words = [
-            self.activation,
-            *(["tied"] if self.tied else []),
-            *(["bias"] if self.bias else []),
-        ]
-        return ", ".join([self.target_class, *words, *(f"{k}={v}" for k, v in self.more)])
+        value = {"activation": self.activation, "bias": self.bias, "tied": self.tied}
+        more = f", {self.differs}={value.get(self.differs, self.value)}" if self.differs else ""
+        return f"{self.target_class}{more}"
 
 
 def cases() -> Iterator[Case]:
-    """Each class with each activation; with the usual one also tied, with biases, and the rest."""
-    for name, (arguments, biases) in CLASSES.items():
+    """Each class, plain, and each other value of one field at a time; the plain one comes first."""
+    for name, (arguments, bias, either) in CLASSES.items():
         usual = "silu" if arguments.get("use_swiglu") else "gelu"
-        plain = Case(name, usual)
+        plain = Case(name, usual, bias)
         yield plain
-        yield replace(plain, tied=True)
-        if biases:
-            yield replace(plain, bias=True)
-        yield replace(plain, more=(("norm_eps", 0.01),))
+        yield replace(plain, tied=True, differs="tied")
+        if either:
+            yield replace(plain, bias=not bias, differs="bias")
+        yield replace(plain, differs="norm_eps", value=0.01)
         if arguments.get("use_rope"):
-            yield replace(plain, more=(("rope_theta", 500_000.0),))
-            yield replace(plain, more=(("n_kv_head", 2),))
+            yield replace(plain, differs="rope_theta", value=500_000.0)
+            yield replace(plain, differs="n_kv_head", value=2)
         for activation in sorted(ACTIVATIONS):
             if activation != usual:
-                yield replace(plain, activation=activation)
+                yield replace(plain, activation=activation, differs="activation")
 
 
 def write(case: Case, folder: Path) -> Path:
     """Convert a random checkpoint of the case into ``folder / "model"``; nothing is proven."""
     arguments = SIZES | {"dropout": 0.0, "bias": case.bias} | CLASSES[case.target_class][0]
-    more = dict(case.more)
-    given = {"activation": case.activation}
-    if "norm_eps" in more:
-        given["norm_eps"] = more.pop("norm_eps")
+    given: dict[str, Any] = {"activation": case.activation}
+    more = {} if case.value is None else {case.differs: case.value}
+    if case.differs == "norm_eps":
+        given |= more
+        more = {}
     content = {"model_args": arguments | more, "iter_num": 1, "best_val_loss": 1.0, "config": {}}
     path = folder / "ckpt.pt"
     torch.save(content | {"model": _weights(arguments | more, case.tied)}, path)

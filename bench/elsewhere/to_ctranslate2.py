@@ -28,7 +28,7 @@ def computed(model: str, out: str, ids: list[int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(model, folder, dirs_exist_ok=True)
         PreTrainedTokenizerFast(tokenizer_object=backend, **roles).save_pretrained(folder)
-        converter = ctranslate2.converters.TransformersConverter(folder)
+        converter = ctranslate2.converters.TransformersConverter(folder, trust_remote_code=True)
         converter.convert(out)
     generator = ctranslate2.Generator(out, compute_type="float32", intra_threads=1)
     logits = generator.forward_batch([[tokens[i] for i in ids]])

