@@ -76,7 +76,7 @@ def short(message: str) -> str:
     """The part of a program's message that says what is wrong."""
     if said := re.search(r"error loading model: (?:done_getting_tensors: )?([^|]*)", message):
         message = said[1]
-    message = re.sub(r"^\w+Error: ", "", message.split("\n")[0])
+    message = re.sub(r"^(?!Key)\w*(?:Error|Exception): ", "", message.split("\n")[0])
     message = re.split(r" \(supported|, but no custom|\. You can| at /", message)[0].strip()
     return message if len(message) <= LONGEST else message[:LONGEST].rsplit(" ", 1)[0] + " …"
 
@@ -128,7 +128,7 @@ def main() -> int:
                 "activation": case.activation,
                 "bias": case.bias,
                 "tied": case.tied,
-                "differs": [case.differs] if case.differs else [],
+                "differs": case.differs,
                 "found": measured(running, case),
             }
             cases.append(row)

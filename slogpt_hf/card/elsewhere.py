@@ -15,6 +15,8 @@ from typing import Any
 
 from slogpt_hf.checkpoints.spec import Spec
 
+Found = Mapping[str, float | str]  # program to the difference, or to why there is none
+Case = Mapping[str, Any]
 FILE = Path(__file__).with_name("elsewhere.json")
 # The largest difference of a logit from transformers', relative to the largest logit: what a
 # program rounds, a cache and a GELU in float16 included, is below, another function above.
@@ -39,6 +41,7 @@ class Place:
     Attributes:
         program: its name.
         versions: of what was run.
+        wrong: it computes another function, and says nothing.
         result: in words.
         difference: the largest of a logit, relative to the largest logit; None where it computes
             nothing.
@@ -46,6 +49,7 @@ class Place:
 
     program: str
     versions: str
+    wrong: bool
     result: str
     difference: float | None
 
@@ -65,53 +69,54 @@ def places(spec: Spec, target_class: str, tokenizer: str | None) -> list[Place]:
         target_class: the class in transformers.
         tokenizer: kind of its tokenizer; None without one.
     """
-    found = table()
-    cases = list(_like(spec, target_class, found["cases"]))
-    places = []
-    for program, versions in found["versions"].items() if cases else ():
-        result, difference = _result({each: case["found"][program] for each, case in cases})
-        stops = found["tokenizers"].get(tokenizer, {}).get(program)
-        if stops and not result.startswith("does not run"):
-            result += f"; with a tokenizer of its own, since for this one: {stops}"
-        places.append(Place(program, versions, result, difference))
-    return places
+    own = [case for case in table()["cases"] if case["class"] == target_class]
+    about = list(_about(spec, own))
+    if not any(field == "activation" for field, _ in about):
+        return []
+    return [_place(program, about, own[0]["found"], tokenizer) for program in table()["versions"]]
 
 
-def _like(
-    spec: Spec, target_class: str, cases: list[dict[str, Any]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The field that a case is about, and the case, of those that tell of an architecture."""
-    own = [case for case in cases if case["class"] == target_class]
-    usual = own[0] if own else {}
+def _about(spec: Spec, cases: list[Case]) -> Iterator[tuple[str, Case]]:
+    """Of a class's cases, the plainest first, those that tell of an architecture.
+
+    Each with the field that it is about. Every case but those of the activation has the usual one.
+    """
     asked = {
         "tied": spec.tied,
         "bias": spec.linear_bias,
         "norm_eps": spec.norm_eps != USUAL_EPS,
         "rope_theta": spec.rope_theta not in (None, USUAL_THETA),
-        "n_kv_head": 1 < spec.n_kv_head < spec.n_head,
+        "n_kv_head": spec.n_kv_head != spec.n_head,
     }
-    for case in own:
-        (field,) = case["differs"] or ["activation"]
+    for case in cases:
+        field = case["differs"] or "activation"
         if field == "activation":
-            if case["activation"] == spec.activation:
-                yield field, case
-        elif field in ("tied", "bias"):
-            if case[field] == asked[field] != usual[field]:
-                yield field, case
-        elif asked[field]:
+            fits = case["activation"] == spec.activation
+        else:
+            fits = asked[field] == case.get(field, True)
+        if fits:
             yield field, case
 
 
-def _result(found: Mapping[str, float | str]) -> tuple[str, float | None]:
-    """In words, and the largest difference: of cases by the field that they are about."""
-    for value in found.values():
+def _place(
+    program: str, about: list[tuple[str, Case]], plainest: Found, tokenizer: str | None
+) -> Place:
+    versions = table()["versions"][program]
+    found = [(field, case["found"][program]) for field, case in about]
+    for _, value in found:
         if isinstance(value, str):
-            return f"does not run: {value}", None
-    differences = {field: value for field, value in found.items() if isinstance(value, float)}
-    if not differences:
-        return "was not run with this activation", None
-    worst = max(differences.values())
-    wrong = [WORDS[each] for each, value in differences.items() if value > LARGEST_ROUNDING]
-    if wrong:
-        return f"**wrong, and silent**: computes with another {' and another '.join(wrong)}", worst
-    return "computes the same", worst
+            return Place(program, versions, False, f"does not run: {value}", None)
+    worst = max(value for _, value in found)
+    # Where the plainest case is wrong, so are those that differ from it in another field.
+    also_others = _right(plainest[program])
+    fields = [f for f, v in found if not _right(v) and (also_others or f == "activation")]
+    result = f"computes with another {' and another '.join(WORDS[field] for field in fields)}"
+    if not fields:
+        result = "no more than rounding differs" if _right(worst) else "computes something else"
+    if stops := table()["tokenizers"].get(tokenizer, {}).get(program):
+        result += f"; that is of the weights, since it does not take the tokenizer: {stops}"
+    return Place(program, versions, not _right(worst), result, worst)
+
+
+def _right(value: float | str) -> bool:
+    return isinstance(value, float) and value <= LARGEST_ROUNDING

@@ -154,6 +154,10 @@ def _structure(
     special: Mapping[str, int],
 ) -> str | None:
     """A field or file that the vocabulary does not imply, or what was asked for beside it."""
+    if choice.pieces is not None:
+        from slogpt_hf.tokenizers.piece_check import model_difference
+
+        return model_difference(folder, choice.pieces)
     if choice.vocabulary is None:
         return None
     unknown = choice.unknown
