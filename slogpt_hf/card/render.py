@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from slogpt_hf.card import escaping
+from slogpt_hf.card import elsewhere, escaping
 from slogpt_hf.card.facts import (
     CardFacts,
     architecture_rows,
@@ -121,11 +121,18 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "pictures": PICTURES if facts.has_pictures else None,
         "prompt": prompt,
         "remote_url": remote_url(facts.provenance),
+        "places": _places(facts) if facts.loads == made_for else [],
+        "places_tried": elsewhere.table()["date"],
         "profile": profile_rows(facts.profile),
         "settings": setting_rows(facts.settings),
         "short_claim": short_claim(facts.parity),
         "tokenizer_source": without_folders(source) if source else None,
     }
+
+
+def _places(facts: CardFacts) -> list[elsewhere.Place]:
+    kind = facts.tokenizer.kind if facts.tokenizer else None
+    return elsewhere.places(facts.spec, facts.target_class, kind)
 
 
 def require_card_options(

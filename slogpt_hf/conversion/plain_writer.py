@@ -47,7 +47,7 @@ def write_weights_plain(
 
     check_plan(plan, tensors.shapes)
     shapes = plan.target_shapes(tensors.shapes)
-    moves = {move.target: move for move in plan.moves}
+    moves = plan.made
     merges = {merge.source: merge.adapter for merge in plan.merges}
     shards = shards_for(shapes, dtype, max_shard_bytes)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from slogpt_hf.checkpoints.adapters import Adapter
@@ -99,27 +99,37 @@ class Plan:
         zeros: the target tensors without one.
         copies: the source tensors that repeat another (a tied head).
         merges: what happens to source tensors before anything is moved.
+        repeats: target tensors that hold again what one of the moves gives (a tied head).
     """
 
     moves: tuple[Move, ...]
     zeros: tuple[Zeros, ...] = ()
     copies: tuple[Copy, ...] = ()
     merges: tuple[Merge, ...] = ()
+    repeats: tuple[Move, ...] = ()
+
+    @property
+    def made(self) -> dict[str, Move]:
+        """Target to the move that makes it, of all that have a source."""
+        return {move.target: move for move in (*self.moves, *self.repeats)}
 
     def target_shapes(self, sources: Mapping[str, Shape]) -> dict[str, Shape]:
         """Name to shape of every target tensor, for source tensors of the given shapes."""
-        shapes = {move.target: move.shape(sources[move.source]) for move in self.moves}
+        shapes = {name: move.shape(sources[move.source]) for name, move in self.made.items()}
         return shapes | {zeros.target: zeros.shape for zeros in self.zeros}
 
 
 def check_plan(plan: Plan, sources: Mapping[str, Shape]) -> None:
     """Prove that a plan uses every source row exactly once and makes every target once.
 
+    Repeats are whole moves a second time, under another name.
+
     Raises:
         CheckpointError: a source tensor is unknown, left over, used twice or in part; or a
-            target is made twice. The message names it.
+            target is made twice or repeats no move. The message names it.
     """
-    targets = [move.target for move in plan.moves] + [zeros.target for zeros in plan.zeros]
+    targets = [move.target for move in (*plan.moves, *plan.repeats)]
+    targets += [zeros.target for zeros in plan.zeros]
     for name in sorted(name for name, count in Counter(targets).items() if count > 1):
         raise CheckpointError(f"The plan makes {name} more than once.")
     used: dict[str, list[tuple[int, int]]] = defaultdict(list)
@@ -153,6 +163,9 @@ def check_plan(plan: Plan, sources: Mapping[str, Shape]) -> None:
                     f"{min(start, end)} to {max(start, end)} of {name}."
                 )
             end = stop
+    for repeat in plan.repeats:
+        if all(replace(move, target=repeat.target) != repeat for move in plan.moves):
+            raise CheckpointError(f"The plan repeats as {repeat.target} what it does not move.")
 
 
 def restore(plan: Plan, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -36,6 +36,7 @@ class Target:
         no_linear_bias: the class cannot have all of them.
         kv_heads: how many key and value heads the class may have.
         multipliers: the class has those of a spec.
+        head_written: a tied head is a tensor of its own too, since other programs look for one.
         modeling_file: name of the file shipped with the artefact; None for a stock class.
     """
 
@@ -51,6 +52,7 @@ class Target:
     no_linear_bias: bool = False
     kv_heads: Literal["any", "one", "all"] = "any"
     multipliers: bool = False
+    head_written: bool = False
     modeling_file: str | None = None
 
     @property
@@ -167,6 +169,7 @@ STABLELM = Target(
     LLAMA_ATTENTION + LLAMA_GATED,
     norm_bias=True,
     no_linear_bias=True,
+    head_written=True,
 )
 ARCEE = Target(
     "ArceeForCausalLM",
@@ -279,10 +282,13 @@ def plan_for(
             place(target.blocks.format(i=i) + module, f"blocks.{i}.{role}")
     head, embed = parts["head.weight"], parts["embed.weight"]
     copies = (Copy(head.source, embed.source),) if head != embed and spec.tied else ()
+    repeats: tuple[Move, ...] = ()
     if not spec.tied:
         moves.append(Move("lm_head.weight", head.source, head.rows, behind))
+    elif target.head_written:
+        repeats = (Move("lm_head.weight", embed.source, embed.rows, behind),)
     merges = tuple(Merge(source, adapter) for source, adapter in adapters.items())
-    return Plan(tuple(moves), tuple(zeros), copies, merges)
+    return Plan(tuple(moves), tuple(zeros), copies, merges, repeats)
 
 
 def _operations(spec: Spec, target: Target, role: str, kind: str) -> tuple[Operation, ...]:

@@ -54,7 +54,7 @@ def write_weights(
 
     check_plan(plan, tensors.shapes)
     shapes = plan.target_shapes(tensors.shapes)
-    moves = {move.target: move for move in plan.moves}
+    moves = plan.made
     shards = shards_for(shapes, dtype, max_shard_bytes)
     target_dtype: torch.dtype = getattr(torch, dtype)
 

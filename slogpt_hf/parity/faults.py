@@ -282,7 +282,7 @@ def _rows_of(role: str, change: Callable[[Tensor], Tensor]) -> Plant:
 def _wrong_head(patient: Patient) -> AbstractContextManager[None]:
     """Not tied where it is, as a head that is missing is drawn; tied where it is not."""
     model = patient.model
-    if model.head_name == model.embedding_name:
+    if patient.spec.tied:  # whether its head is stored a second time or not
         head = _drawn_anew(patient, "head", patient.fetch(model.head_name))
     else:
         head = patient.fetch(model.embedding_name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,7 +61,9 @@ def route_to(checkpoint: Checkpoint, class_name: str, stored: Mapping[str, Tenso
     rows = len(stored[embedding]) if embedding in stored else 0
     appended = max(0, rows - checkpoint.spec.vocab_size)
     plan = plan_for(checkpoint.spec, checkpoint.parts, target, {}, appended)
-    names = {move.target for move in plan.moves} | {zeros.target for zeros in plan.zeros}
+    # Earlier versions wrote no tensor twice.
+    plan = replace(plan, repeats=tuple(r for r in plan.repeats if r.target in stored))
+    names = plan.made.keys() | {zeros.target for zeros in plan.zeros}
     return Route(target, plan) if (target.class_name, names) == (class_name, set(stored)) else None
 
 
@@ -121,7 +123,7 @@ class Shaken(Mapping[str, Tensor]):
 
 def shaken_fetch(stored: Mapping[str, Tensor], route: Route, noise: Noise) -> Fetch:
     """Gives an artefact's tensors, shaken as its source was, in float64."""
-    moves = {move.target: move for move in route.plan.moves}
+    moves = route.plan.made
 
     def fetch(name: str) -> Tensor:
         with torch._C.DisableTorchFunction():
@@ -145,7 +147,7 @@ def unequal_tensors(
     """
     wrong = [
         move.target
-        for move in route.plan.moves
+        for move in route.plan.made.values()
         if not torch.equal(stored[move.target], move.run(tensors[move.source]))
     ]
     return wrong + [z.target for z in route.plan.zeros if stored[z.target].any()]

@@ -179,6 +179,10 @@ def _structure(
     folder: Path, choice: TokenizerChoice, model_max_length: int | None
 ) -> tuple[str | None, set[int]]:
     """A field or file that the vocabulary does not imply, if there is one; the special ids."""
+    if choice.pieces is not None:
+        from slogpt_hf.tokenizers.piece_check import model_difference
+
+        return model_difference(folder, choice.pieces), set()
     if choice.vocabulary is None:
         return None, set()
     unknown = choice.unknown

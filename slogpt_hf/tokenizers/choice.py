@@ -29,7 +29,7 @@ from slogpt_hf.tokenizers.existing import (
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
 from slogpt_hf.tokenizers.piece_files import ROLES as PIECE_ROLES
 from slogpt_hf.tokenizers.piece_files import piece_tokenizer_files
-from slogpt_hf.tokenizers.pieces import Pieces, is_pieces_file, read_pieces
+from slogpt_hf.tokenizers.pieces import PIECES_MODEL, Pieces, is_pieces_file, read_pieces
 from slogpt_hf.tokenizers.special import (
     NO_SPECIAL,
     SpecialTokens,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # What llama2.c calls its tokenizers; run.c's export knows less than what it was exported from.
-PIECES_FILES = ("tokenizer.model", "tokenizer.bin")
+PIECES_FILES = (PIECES_MODEL, "tokenizer.bin")
 NO_TOKENIZER = "none"  # what --tokenizer says for a model whose ids stand for no text
 
 
@@ -339,6 +339,8 @@ def _pieces_beside(checkpoint: Checkpoint) -> Iterator[Pieces]:
 
 def _choice_of(pieces: Pieces, checkpoint: Checkpoint) -> TokenizerChoice:
     files = piece_tokenizer_files(pieces, checkpoint.spec.block_size)
+    if pieces.model is not None:
+        files[PIECES_MODEL] = pieces.model  # converters read the scores in it
     return TokenizerChoice(source=pieces.source, files=files, pieces=pieces)
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slogpt_hf.datasets.vocabulary import describe
+from slogpt_hf.errors import CheckpointError
 from slogpt_hf.tokenizers.check import ADVERSARIAL, TokenizerReport
 from slogpt_hf.tokenizers.piece_encoding import PieceCodec
-from slogpt_hf.tokenizers.pieces import Pieces
+from slogpt_hf.tokenizers.pieces import PIECES_MODEL, Pieces, read_pieces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,6 +71,29 @@ def check_pieces(
     return TokenizerReport(
         characters=len(characters), code_points=compared, unknown=unknown, first_difference=first
     )
+
+
+def model_difference(folder: Path, pieces: Pieces) -> str | None:
+    """What is wrong with the ``tokenizer.model`` of an artefact; None where nothing is.
+
+    Earlier versions wrote none, and of a ``tokenizer.bin`` there is none. Where the original is
+    such an export, which knows less, the scores are compared.
+
+    Args:
+        folder: the artefact.
+        pieces: the original's, of which ``check_pieces`` shows that tokenizer.json has them.
+    """
+    if not (path := folder / PIECES_MODEL).is_file():
+        return None
+    try:
+        found = read_pieces(path)
+    except CheckpointError as error:
+        return f"{PIECES_MODEL}: {error.message}"
+    if pieces.model is None:
+        same = found.scores == pieces.scores
+    else:
+        same = replace(found, source=pieces.source, sha256=pieces.sha256) == pieces
+    return None if same else f"{PIECES_MODEL} has not the pieces and scores of the original"
 
 
 def _batches(pieces: Pieces, texts: Iterable[str]) -> Iterator[list[str]]:

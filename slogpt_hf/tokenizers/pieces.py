@@ -17,6 +17,7 @@ MAX_BYTES = 5 << 20  # that of Llama (32,000 pieces) has 0.5 MB, of Gemma (256,0
 MAX_PIECES = 300_000
 MAX_PIECE_BYTES = 8_000  # sentencepiece's own limit
 MAX_CODE_POINTS = 1_000_000  # of all pieces together
+PIECES_MODEL = "tokenizer.model"
 SPACE = "\u2581"
 BYTE_PIECES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 
@@ -57,6 +58,7 @@ class Pieces:
         merged_types: pieces of these types can come out of a merge.
         source: the file.
         sha256: of the file.
+        model: the file as it may be published, of a ``tokenizer.model``; None of any other.
     """
 
     texts: tuple[str, ...] = field(repr=False)
@@ -74,6 +76,7 @@ class Pieces:
     merged_types: frozenset[PieceType]
     source: str
     sha256: str
+    model: bytes | None = field(default=None, repr=False, compare=False)
 
     @property
     def size(self) -> int:

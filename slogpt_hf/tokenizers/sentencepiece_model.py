@@ -37,6 +37,7 @@ _TRAINER_FIELDS: dict[int, tuple[str, Any]] = {
     47: ("eos_piece", b"</s>"),
     48: ("pad_piece", b"<pad>"),
 }
+_TRAINER_PATHS = (1, 2, 54)  # input, model_prefix, seed_sentencepieces_file
 _NORMALIZER_FIELDS: dict[int, tuple[str, Any]] = {
     2: ("precompiled_charsmap", b""),
     3: ("add_dummy_prefix", 1),
@@ -111,7 +112,42 @@ def parse_model(data: bytes, source: str) -> Pieces:
         merged_types=_MERGED,
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),
+        model=without_paths(data, source),
     )
+
+
+def without_paths(data: bytes, source: str) -> bytes:
+    """A ``ModelProto`` without what tells of the machine that it was trained on.
+
+    Those are the trainer's input files, the path of its output and of a file of seeds; nothing
+    that encodes or decodes reads them. A file without them stays as it is, byte for byte.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+
+    def kept(message: memoryview, inside: bool) -> bytes:
+        made, at = bytearray(), 0
+        for number, wire, value, end in _placed(message, source):
+            if inside and number in _TRAINER_PATHS:
+                pass
+            elif not inside and (number, wire) == (_TRAINER, 2):
+                content = kept(value, inside=True)
+                made += b"\x12" + _as_varint(len(content)) + content
+            else:
+                made += message[at:end]
+            at = end
+        return bytes(made)
+
+    return kept(memoryview(data), inside=False)
+
+
+def _as_varint(value: int) -> bytes:
+    made = bytearray()
+    while value > 0x7F:
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*made, value])
 
 
 def _defaults(fields: Mapping[int, tuple[str, Any]]) -> dict[str, Any]:
@@ -184,7 +220,13 @@ def _update(
 
 
 def _fields(message: memoryview, source: str) -> Iterator[Field]:
-    """The fields of one protobuf message, in turn; values of messages and strings as bytes.
+    """The fields of one protobuf message, in turn; values of messages and strings as bytes."""
+    for number, wire, value, _ in _placed(message, source):
+        yield number, wire, value
+
+
+def _placed(message: memoryview, source: str) -> Iterator[tuple[int, int, Any, int]]:
+    """Like ``_fields``, and where each field ends.
 
     Wire format: https://protobuf.dev/programming-guides/encoding/
     """
@@ -197,7 +239,7 @@ def _fields(message: memoryview, source: str) -> Iterator[Field]:
         value: Any
         if wire == 0:
             value, at = _varint(message, at, source)
-            yield number, wire, value
+            yield number, wire, value, at
             continue
         if wire == 2:
             length, at = _varint(message, at, source)
@@ -207,8 +249,8 @@ def _fields(message: memoryview, source: str) -> Iterator[Field]:
             raise damaged(source, f"field {number} has the wire type {wire}")
         if length > end - at:
             raise damaged(source, f"field {number} is longer than what holds it")
-        yield number, wire, message[at : at + length]
         at += length
+        yield number, wire, message[at - length : at], at
 
 
 def _varint(message: memoryview, at: int, source: str) -> tuple[int, int]:

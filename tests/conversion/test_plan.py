@@ -65,7 +65,7 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 def run(plan: Plan, sources: dict[str, Tensor]) -> dict[str, Tensor]:
-    targets = {move.target: move.run(sources[move.source]) for move in plan.moves}
+    targets = {name: move.run(sources[move.source]) for name, move in plan.made.items()}
     return targets | {zeros.target: torch.zeros(zeros.shape) for zeros in plan.zeros}
 
 
@@ -98,7 +98,8 @@ def test_plan_keeps_every_element_and_adds_only_zeros(spec: Spec) -> None:
     plan = plan_for(spec, parts_for(slo.names(spec), spec), target_for(spec), {})
     added = sum(zeros.shape[0] for zeros in plan.zeros)
     dropped = n_elements({copy.source: shapes[copy.source] for copy in plan.copies})
-    assert n_elements(plan.target_shapes(shapes)) == n_elements(shapes) + added - dropped
+    again = n_elements({repeat.source: shapes[repeat.source] for repeat in plan.repeats})
+    assert n_elements(plan.target_shapes(shapes)) == n_elements(shapes) + added + again - dropped
 
 
 @st.composite
@@ -136,7 +137,7 @@ def test_appended_rows_are_zeros_and_go_again(spec: Spec, n_rows: int, seed: int
     check_plan(plan, shapes)
     made, usual = run(plan, sources), run(plain, sources)
     longer = {name for name in made if made[name].shape != usual[name].shape}
-    assert len(longer) == (1 if spec.tied else 2)
+    assert len(longer) == (1 if spec.tied and not plan.repeats else 2)
     for name in longer:
         assert torch.equal(bits(made[name][:-n_rows]), bits(usual[name]))
         assert made[name].shape[0] == spec.vocab_size + n_rows and not made[name][-n_rows:].any()
@@ -197,6 +198,9 @@ def test_sound_plan_is_accepted() -> None:
         "embed.weight": (5, 2),
         "norm.bias": (4,),
     }
+    repeated = replace(PLAN, repeats=(Move("head.weight", "embed"),))
+    check_plan(repeated, SOURCES)
+    assert repeated.target_shapes(SOURCES)["head.weight"] == (5, 2)
 
 
 UNSOUND = {
@@ -224,6 +228,14 @@ UNSOUND = {
     "target twice": (
         replace(PLAN, moves=(*PLAN.moves, Move("k", "norm"))),
         "makes k more than once",
+    ),
+    "repeats what is not moved": (
+        replace(PLAN, repeats=(Move("head.weight", "embed", (0, 4)),)),
+        "repeats as head.weight what it does not move",
+    ),
+    "repeat of a target": (
+        replace(PLAN, repeats=(Move("norm.weight", "embed"),)),
+        "makes norm.weight more than once",
     ),
     "target also zeros": (replace(PLAN, zeros=(Zeros("q", (2, 2)),)), "makes q more than once"),
 }

@@ -36,8 +36,8 @@ def planned(checkpoint: Checkpoint, dtype: str | None = None) -> dict[str, Tenso
     conversion = plan_conversion(checkpoint, dtype)
     target = getattr(torch, conversion.dtype)
     results = {
-        move.target: move.run(checkpoint.tensors[move.source]).to(target)
-        for move in conversion.plan.moves
+        name: move.run(checkpoint.tensors[move.source]).to(target)
+        for name, move in conversion.plan.made.items()
     }
     zeros = conversion.plan.zeros
     return results | {z.target: torch.zeros(z.shape, dtype=target) for z in zeros}

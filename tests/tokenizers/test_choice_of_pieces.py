@@ -123,3 +123,52 @@ def test_dataset_comes_before_pieces_beside(checkpoint: Checkpoint, tmp_path: Pa
     place("tokenizer.model", checkpoint.path.parent)
     with pytest.raises(UsageError, match="nowhere"):
         choose_tokenizer(checkpoint, dataset=str(tmp_path / "nowhere"))
+
+
+def test_the_model_travels_without_the_paths_of_its_training(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    import sentencepiece
+
+    path = place("tokenizer.model", tmp_path / "elsewhere")
+    secret = b"/home/me/secret.txt"
+    field = b"\x0a" + bytes([len(secret)]) + secret  # trainer_spec { input: ... }, merged in
+    path.write_bytes(path.read_bytes() + b"\x12" + bytes([len(field)]) + field)
+    choice = choose_tokenizer(checkpoint, tokenizer=str(path))
+    artefact = tmp_path / "artefact"
+    choice.write(artefact, checkpoint)
+    written = artefact / "tokenizer.model"
+    assert secret in path.read_bytes() and secret not in written.read_bytes()
+    published = choose_tokenizer(checkpoint, tokenizer=str(written))
+    assert published.pieces is not None and published.pieces.model == written.read_bytes()
+    assert published.fingerprint == choice.fingerprint
+    theirs, ours = (
+        sentencepiece.SentencePieceProcessor(model_file=str(p)) for p in (path, written)
+    )
+    text = "Once upon a time  there was 1 king."
+    assert ours.encode(text) == theirs.encode(text)
+    assert [ours.get_score(i) for i in range(SIZE)] == [theirs.get_score(i) for i in range(SIZE)]
+    report = check_choice(artefact, choice, SIZE)
+    assert report is not None and report.ok
+
+
+def test_another_model_in_an_artefact_is_found(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    choice = choose_tokenizer(
+        checkpoint, tokenizer=str(place("tokenizer.model", tmp_path / "elsewhere"))
+    )
+    artefact = tmp_path / "artefact"
+    choice.write(artefact, checkpoint)
+    path = artefact / "tokenizer.model"
+    content = path.read_bytes()
+
+    def difference() -> str | None:
+        return check_choice(artefact, choice, SIZE).first_difference
+
+    path.write_bytes(content + KEEP_SPACES)
+    other = difference()
+    path.write_bytes(content[:-3])
+    damaged = difference()
+    assert other == "tokenizer.model has not the pieces and scores of the original"
+    assert damaged is not None and damaged.startswith("tokenizer.model: ")
+    path.unlink()  # as earlier versions wrote artefacts
+    assert difference() is None
