@@ -119,6 +119,11 @@ class Settings:
     transfer: str = _setting(
         "auto", "How large files travel: xet, lfs, or auto (xet where both sides have it)."
     )
+    smoke: bool = _setting(
+        True,
+        "Load what was published by its tag in a clean process, which has no token, and let it "
+        "continue a text; what does not load is exit code 4, and its tag stays.",
+    )
     sign: bool = _setting(
         False, "Sign the release (OpenSSF model signing), with the CI's identity or signing_key."
     )
