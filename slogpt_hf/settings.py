@@ -121,8 +121,8 @@ class Settings:
     )
     smoke: bool = _setting(
         True,
-        "Load what was published by its tag in a clean process, which has no token, and let it "
-        "continue a text; what does not load is exit code 4, and its tag stays.",
+        "After publication, load the release by its tag in a process without token and continue a "
+        "text; a failure is exit code 4, and the tag stays.",
     )
     sign: bool = _setting(
         False, "Sign the release (OpenSSF model signing), with the CI's identity or signing_key."

@@ -28,21 +28,26 @@ def main(folder: Path) -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    place = (request["repo_id"],)
     options = {"revision": request["tag"], "trust_remote_code": request["code"]}
-    tokenizer = None
-    if request["tokenizer"]:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(*place, **options)
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
-        *place, **options, dtype="auto", use_safetensors=True, output_loading_info=True
+    tokenizer, model = loaded(request["repo_id"], options, request["tokenizer"])
+    with torch.no_grad():
+        answer = continued(model, tokenizer)
+    answer |= {"class": type(model).__name__, "transformers": transformers.__version__}
+    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+
+
+def loaded(place: str, options: dict[str, Any], with_tokenizer: bool) -> tuple[Any, Any]:
+    """Tokenizer (None where there is none) and model, whose tensors are exactly those stored."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(place, **options) if with_tokenizer else None
+    model, info = AutoModelForCausalLM.from_pretrained(
+        place, **options, dtype="auto", use_safetensors=True, output_loading_info=True
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, info[kind])):
             raise ValueError(f"{kind.replace('_keys', ' tensors')}: {', '.join(names[:6])}")
-    with torch.no_grad():
-        answer = continued(model.eval(), tokenizer)
-    answer |= {"class": type(model).__name__, "transformers": transformers.__version__}
-    (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
+    return tokenizer, model.eval()
 
 
 def continued(model: Any, tokenizer: Any) -> dict[str, Any]:
