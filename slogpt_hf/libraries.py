@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import metadata
 from importlib.util import find_spec
 
@@ -15,6 +16,7 @@ TRANSFORMERS = ">=5.18,<6"
 LOADED_IN = ("4.57", "5.4", "5.18")
 # What a minimal install leaves out: module to the package that brings it.
 PROVING = {"torch": "torch", "transformers": "transformers", "PIL": "pillow"}
+LOADING = ("torch", "transformers")  # what loads an artefact
 TO_PROVE = f"To prove it, install: pip install torch 'transformers{TRANSFORMERS}' pillow"
 
 
@@ -32,14 +34,19 @@ def loads(remote_code: bool) -> dict[str, str]:
     return {"transformers": f">={loaded_in(remote_code)[0]},<6"}
 
 
-def missing() -> tuple[str, ...]:
-    """Packages that are not installed, and without which nothing can be proven."""
-    return tuple(package for name, package in PROVING.items() if find_spec(name) is None)
+def missing(names: Iterable[str] = tuple(PROVING)) -> tuple[str, ...]:
+    """Packages that are not installed, of those that bring modules; by default to prove."""
+    return tuple(PROVING[name] for name in names if find_spec(name) is None)
 
 
 def require_proving(what: str) -> None:
-    """Raise UsageError where ``what`` needs a package that is not installed."""
-    if absent := missing():
+    """Raise UsageError where ``what`` needs a package to prove that is not installed."""
+    require_installed(what, PROVING)
+
+
+def require_installed(what: str, names: Iterable[str]) -> None:
+    """Raise UsageError where ``what`` needs one of these modules, which is not installed."""
+    if absent := missing(names):
         raise UsageError(f"{what} takes {', '.join(absent)}, not installed here.", hint=TO_PROVE)
 
 

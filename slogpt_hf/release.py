@@ -45,6 +45,7 @@ from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.publishable import require_level, require_unchanged
 from slogpt_hf.settings import Settings
 from slogpt_hf.signing import require_signing
+from slogpt_hf.smoke import smoke_test
 from slogpt_hf.stamping import stamped
 from slogpt_hf.watch import Provenance, provenance_of
 from slogpt_hf.watch.event import Event
@@ -83,6 +84,7 @@ def release_checkpoints(
             than ``require_witness`` asks for; it is not published.
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
+        SmokeError: it is published, and does not load; the error has the release.
     """
     repo_id = require_releasable(settings)
     if with_dataset:
@@ -98,7 +100,7 @@ def release_checkpoints(
                 )
                 if isinstance(found, RepoState):
                     found = _publish(hub, folder, settings, found, progress, with_dataset)
-            yield found
+            yield smoke_test(hub, found, settings, progress)
 
 
 def build_unless_released(
@@ -127,7 +129,9 @@ def build_unless_released(
     repo_id = require_releasable(settings)
     with hub_of(settings, repo_id, progress.line) as hub:
         found = _built(hub, checkpoint, folder, settings, progress, source, event, before)
-    return found if isinstance(found, Release) else None
+        if isinstance(found, RepoState):
+            return None
+        return smoke_test(hub, found, settings, progress)
 
 
 def _built(
@@ -172,6 +176,7 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
             ``require_witness`` asks for.
         HubError: the hub refused or could not be reached.
         TagConflictError: the tag exists with other content.
+        SmokeError: it is published, and does not load; the error has the release.
     """
     repo_id = require_releasable(settings)
     record = read_record(artefact)
@@ -183,9 +188,10 @@ def push(artefact: Path, settings: Settings, progress: Progress = SILENT) -> Rel
         state = read_state(hub, repo_id, revision_of(settings, values))
         tag, required = tag_of(settings, values), settings.require_witness
         if published := published_release(hub, state, record["identity"], tag, required):
-            return published
+            return smoke_test(hub, published, settings, progress)
         require_publishable(hub, state, settings, tag)
-        return _publish(hub, artefact, settings, state, progress)
+        release = _publish(hub, artefact, settings, state, progress)
+        return smoke_test(hub, release, settings, progress)
 
 
 def push_checkpoint(

@@ -119,6 +119,11 @@ class Settings:
     transfer: str = _setting(
         "auto", "How large files travel: xet, lfs, or auto (xet where both sides have it)."
     )
+    smoke: bool = _setting(
+        True,
+        "After publication, load the release by its tag in a process without token and continue a "
+        "text; a failure is exit code 4, and the tag stays.",
+    )
     sign: bool = _setting(
         False, "Sign the release (OpenSSF model signing), with the CI's identity or signing_key."
     )

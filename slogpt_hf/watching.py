@@ -22,6 +22,7 @@ from slogpt_hf.progress import SILENT, Progress
 from slogpt_hf.redaction import without_secrets
 from slogpt_hf.settings import Settings
 from slogpt_hf.shutdown import Shutdown, Stopped
+from slogpt_hf.smoke import SmokeError
 from slogpt_hf.watch import Candidate
 from slogpt_hf.watch.event import Event
 from slogpt_hf.watch.fetching import Fetched, fetch
@@ -289,6 +290,9 @@ def _published(this: _Watch, decision: Decision, found: Fetched) -> SloGPTError 
             # Datasets, tokenizers and bases are those of the checkpoint's own commit.
             with chdir(found.root):
                 said = this.steps.release(found.shown, this.settings, this.progress, candidate)
+        except SmokeError as error:  # the next look finds it released
+            _tell_of(this, decision, str(error))
+            return error
         except SloGPTError as error:
             if isinstance(error, HubError) and not isinstance(error, TagConflictError):
                 raise

@@ -26,6 +26,9 @@ settings.load_profile("untimed")
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="slogpt-hf-tests-")
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
+# It takes seconds a release, and there are hundreds; tests/e2e/test_e2e_smoke.py has its own say.
+os.environ["SLOGPT_SMOKE"] = "false"
+
 # Started in the background of a shell, these processes would ignore it for good.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -44,7 +44,13 @@ def test_current_folder_and_process_environment(
 
 
 VALUES: dict[str, Any] = {"allow_spare_ids": True, "private": True, "repo_id": "a/b"}
-VALUES |= {"dtype": "bfloat16", "max_shard_size": "7MB", "create": False, "oidc": True}
+VALUES |= {
+    "dtype": "bfloat16",
+    "max_shard_size": "7MB",
+    "create": False,
+    "oidc": True,
+    "smoke": False,
+}
 VALUES |= {"promote": "best", "transfer": "lfs", "sign": True, "which": "latest"}
 VALUES |= {"require_witness": "corroborated", "special_tokens": "pad,eos"}
 GLOBS = ("checkpoints", "branches")

@@ -57,14 +57,15 @@ def free_memory() -> int:
     Raises:
         UsageError: the system does not say.
     """
-    if (found := _free()) is None:
+    if (found := available()) is None:
         raise UsageError(
             "How much memory is free cannot be told here.", hint="Say it: --memory 8GB."
         )
     return int(found * SHARE)
 
 
-def _free() -> int | None:
+def available() -> int | None:
+    """Bytes of memory that are free, of the machine or the container; None if it does not say."""
     found = []
     with suppress(OSError, ValueError, StopIteration):
         lines = MEMINFO.read_text("ascii").splitlines()

@@ -14,7 +14,8 @@ class Outcome:
     Attributes:
         checkpoint: path, as it was named or found.
         status: ``converted`` or ``released``; ``known`` if it was before; ``failed``.
-        facts: what the command prints of it as JSON; empty if it failed.
+        facts: what the command prints of it as JSON; empty if it failed, but for what is published
+            and does not load.
         output: folder of the artefact, or the release as NAMESPACE/NAME@TAG.
         message: why it failed.
         exit_code: of that.
@@ -32,10 +33,10 @@ class Outcome:
     index: int = 0
 
     def to_dict(self, keys: Iterable[str] = ()) -> dict[str, Any]:
-        """As JSON has it; one that failed has None for each of ``keys``."""
+        """As JSON has it; one that failed has None for each of ``keys`` that is not known."""
         if self.exit_code:
             error = {"error": self.message, "exit_code": self.exit_code}
-            return {"checkpoint": self.checkpoint, **dict.fromkeys(keys), **error}
+            return {"checkpoint": self.checkpoint, **dict.fromkeys(keys), **self.facts, **error}
         return {"checkpoint": self.checkpoint, **self.facts}
 
 

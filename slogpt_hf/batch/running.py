@@ -113,7 +113,9 @@ class Batch:
         name, seconds = str(self.found[index].path), time.monotonic() - self.began[index]
         if "error" in message:
             code = message["exit_code"]
-            return Outcome(name, "failed", {}, "", message["error"], code, seconds, index)
+            release = message.get("release") or {}
+            shown = f"{release['repo_id']}@{release['tag']}" if release else ""
+            return Outcome(name, "failed", release, shown, message["error"], code, seconds, index)
         if "done" in message:
             done = message["done"]
             facts = done.get("record") or done.get("release") or {}

@@ -22,6 +22,7 @@ from slogpt_hf.parity.memory import anonymous, give_back
 from slogpt_hf.progress import Advance, Progress
 from slogpt_hf.redaction import register_environment, without_secrets
 from slogpt_hf.settings import NAMES, Settings
+from slogpt_hf.smoke import SmokeError
 
 PACE = 0.1  # seconds between two messages about a stage
 Send = Callable[[dict[str, Any]], None]
@@ -141,9 +142,11 @@ def _do(
     settings = settings_from(request["settings"])
     try:
         done = TASKS[request["do"]](request["arguments"], settings, Told(send), admit)
-        answer = {"done": done}
+        answer: dict[str, Any] = {"done": done}
     except SloGPTError as error:
         answer = {"error": without_secrets(str(error)), "exit_code": error.exit_code}
+        if isinstance(error, SmokeError):  # it is published all the same
+            answer["release"] = asdict(error.release)
     except Exception as error:
         what = without_secrets(f"{type(error).__name__}: {error}")
         answer = {

@@ -25,6 +25,7 @@ from slogpt_hf.parity.claims import MOST_ASSUMED, claim
 
 Level = Literal["error", "warning", "notice"]
 MOST_CHARACTERS = 4000  # of one annotation; GitHub cuts it at 4096 bytes of text
+FAILURES = {"refused": "not released", "unpublished": "proven, but not published"}
 MOST_ANNOTATIONS = 10  # of a level and step; GitHub drops any more
 
 # Characters that a comparison by the rules of a language passes over: old runners compare so.
@@ -252,14 +253,15 @@ def annotation_line(style: LogStyle, annotation: Annotation) -> str:
 
 
 def annotations_of(outcomes: Iterable[Outcome]) -> tuple[Annotation, ...]:
-    """A remark for every checkpoint that was refused, not published, or proven on assumptions.
+    """A remark for every checkpoint that failed, or that was proven on assumptions.
 
     It names the file, and the tensor where the models first differ, or what was assumed. Beyond
     MOST_ANNOTATIONS of a level the last one counts the rest.
     """
     outcomes = list(outcomes)
-    failed = [_annotation(each) for each in outcomes if each.status in ("refused", "unpublished")]
+    failed = [_annotation(each) for each in outcomes if each.status in FAILURES or each.is_broken]
     proven = [each for each in outcomes if each.status in ("released", "proven")]
+    proven = [each for each in proven if not each.is_broken]
     noted = [note for outcome in proven if (note := _basis(outcome))]
     return (*_at_most(failed), *_at_most(noted))
 
@@ -287,7 +289,7 @@ def _file(outcome: Outcome) -> str | None:
 
 
 def _annotation(outcome: Outcome) -> Annotation:
-    what = "not released" if outcome.status == "refused" else "proven, but not published"
+    what = FAILURES.get(outcome.status, "released, but does not load")
     # The message of a gate's refusal names the tensor by itself.
     is_named = outcome.tensor is None or outcome.tensor in outcome.message
     where = "" if is_named else f" The models first differ at {outcome.tensor}."

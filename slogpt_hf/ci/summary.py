@@ -32,7 +32,9 @@ HEADINGS: Mapping[Status, str] = {
     "refused": "refused",
 }
 OUTCOMES: Mapping[Status, Callable[[Outcome], str]] = {
-    "released": lambda outcome: f"released: {_release(outcome)}",
+    "released": lambda outcome: (
+        f"released: {_release(outcome)}{', **does not load**' if outcome.is_broken else ''}"
+    ),
     "known": lambda outcome: f"released before: {_release(outcome)}",
     "proven": lambda outcome: "proven, not published",
     "unpublished": lambda outcome: "proven, **could not be published**",
@@ -91,9 +93,11 @@ def _parts(outcomes: Sequence[Outcome]) -> Iterator[str]:
         if more := failed[MOST_OPEN:MOST_ROWS]:
             yield details(f"{len(more)} more", "\n\n".join(map(_reason, more)))
     yield from basis_of(outcomes)
-    released = [outcome for outcome in outcomes if outcome.status in ("released", "known")]
+    released = [each for each in outcomes if each.status in ("released", "known")]
+    released = [each for each in released if not each.is_broken]
     if snippet := _snippet(released[-1]) if released else None:
-        yield f"### How to load it\n\n{snippet}"
+        smoke = "" if released[-1].smoke is None else f"\n\n{_smoke(released[-1])}"
+        yield f"### How to load it\n\n{snippet}{smoke}"
     compared = [outcome for outcome in reversed(outcomes) if _comparisons(outcome)]
     compared.sort(key=lambda outcome: outcome.status != "refused")
     if compared:
@@ -126,6 +130,10 @@ def _release(outcome: Outcome) -> str:
     name = " ".join(filter(None, (outcome.repo_id, outcome.tag or outcome.version)))
     page = f"/{outcome.repo_id}/"  # the page of another repository is not what the words say
     return link(name, outcome.url if page in (outcome.url or "") else None)
+
+
+def _smoke(outcome: Outcome) -> str:
+    return f"Loaded by its tag in a clean process: {span(outcome.smoke or '', MOST_REASON)}"
 
 
 def _refused(outcome: Outcome) -> str:

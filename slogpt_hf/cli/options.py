@@ -59,7 +59,7 @@ CONVERSION = (
 )
 CARD = ("license", "language", "card_template")
 HUB = ("repo_id", "hub", "token_file", "oidc")
-RELEASE = ("tag", "revision", "promote", "message", "private", "create", "transfer")
+RELEASE = ("tag", "revision", "promote", "message", "private", "create", "transfer", "smoke")
 SIGNING = ("sign", "signing_key")
 WATCH = ("checkpoints", "branches", "which")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,8 +24,11 @@ from slogpt_hf.cli.options import (
     quiet_option,
     settings_options,
 )
-from slogpt_hf.cli.release import print_release
+from slogpt_hf.cli.release import print_release, told_where_it_does_not_load
 from slogpt_hf.errors import UsageError
+
+if TYPE_CHECKING:
+    from slogpt_hf.release import Release
 
 ALWAYS = (*HUB, *RELEASE, *SIGNING, "card_template", "require_witness")
 OF_A_CONVERSION = tuple(
@@ -69,19 +72,28 @@ def command(
             hint="Convert the checkpoint with it: slogpt-hf push DATASET MODEL ...",
         )
     settings, progress = merged(flags), progress_for(quiet)
-    if len(paths) == 1:
-        result = push(Path(paths[0]), with_repo(settings, repo_name, progress), progress)
-    elif len(paths) == 2:
-        dataset, model = paths
-        result = push_checkpoint(
-            *(dataset, Path(model), settings, progress), repo_name=repo_name, event=event_at_hand()
-        )
-    else:
+    if len(paths) > 2:
         raise UsageError(
             f"push takes ARTEFACT, or DATASET and MODEL, not {len(paths)} paths.",
             hint="Several checkpoints are published by: slogpt-hf release CHECKPOINT...",
         )
-    if as_json:
-        print_json(asdict(result))
-    else:
-        print_release(result, settings.hub)
+
+    def tell(result: Release) -> None:
+        if as_json:
+            print_json(asdict(result))
+        else:
+            print_release(result, settings.hub)
+
+    with told_where_it_does_not_load(tell):
+        if len(paths) == 1:
+            result = push(Path(paths[0]), with_repo(settings, repo_name, progress), progress)
+        else:
+            result = push_checkpoint(
+                paths[0],
+                Path(paths[1]),
+                settings,
+                progress,
+                repo_name=repo_name,
+                event=event_at_hand(),
+            )
+    tell(result)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,22 +102,39 @@ def _release(
 ) -> None:
     from slogpt_hf.release import release_checkpoints
 
-    done = []
+    done: list[dict[str, Any]] = []
+
+    def tell(result: Release) -> None:
+        done.append(asdict(result))
+        if not as_json:
+            print_release(result, settings.hub)
+
     try:
-        for result in release_checkpoints(
-            [path],
-            settings,
-            progress_for(quiet),
-            event=event_at_hand(),
-            with_dataset=with_dataset,
-        ):
-            done.append(asdict(result))
-            if not as_json:
-                print_release(result, settings.hub)
+        with told_where_it_does_not_load(tell):
+            for result in release_checkpoints(
+                [path],
+                settings,
+                progress_for(quiet),
+                event=event_at_hand(),
+                with_dataset=with_dataset,
+            ):
+                tell(result)
     finally:
         # What is published is said, whatever ends the command.
         if as_json:
             print_json(done)
+
+
+@contextmanager
+def told_where_it_does_not_load(tell: Callable[[Release], None]) -> Iterator[None]:
+    """Tell of a release that is published, also where the smoke test then fails."""
+    from slogpt_hf.smoke import SmokeError
+
+    try:
+        yield
+    except SmokeError as error:
+        tell(error.release)
+        raise
 
 
 def print_release(result: Release, hub: str | None) -> None:
@@ -123,6 +142,7 @@ def print_release(result: Release, hub: str | None) -> None:
     from slogpt_hf.card.record import has_tokenizer_in
     from slogpt_hf.parity.claims import claim
     from slogpt_hf.parity.stated import stated
+    from slogpt_hf.smoke import told
 
     parity = result.record["parity"]
     verb = "Released" if result.released else "Nothing new: released before as"
@@ -137,6 +157,10 @@ def print_release(result: Release, hub: str | None) -> None:
     unsaid = parity.get("level") and "assumptions" not in parity
     rest = "; what it assumes is in its card" if unsaid and parity["level"] != "witnessed" else ""
     click.echo(f"  proof   {printable(claim(stated(parity)))}{rest}")
+    if result.smoke:
+        click.echo(f"  load    {printable(told(**result.smoke))}")
+    if result.smoke and result.smoke["status"] == "FAILED":
+        return
     if hub:
         click.echo(f"\nLoad it, with the hub up in another terminal: {program()} hub serve {hub}")
         click.echo("  export HF_ENDPOINT=http://127.0.0.1:8090 HF_HUB_DISABLE_XET=1")

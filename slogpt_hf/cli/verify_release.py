@@ -18,6 +18,8 @@ from slogpt_hf.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from slogpt_hf.hub.client import Hub
+    from slogpt_hf.progress import Progress
     from slogpt_hf.verification import Verification
 
 
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
     default=True,
     help="Download large files and hash them, or believe the hub's own digests.",
 )
+@click.option(
+    "--load",
+    is_flag=True,
+    help="Load it as well, in a clean process without token and network, and continue a text.",
+)
 @json_option
 @quiet_option
 def command(
@@ -51,6 +58,7 @@ def command(
     identity_provider: str | None,
     require_signature: bool,
     download: bool,
+    load: bool,
     as_json: bool,
     quiet: bool,
     **flags: Any,
@@ -61,12 +69,17 @@ def command(
     code 0: all is as it was proven and signed; 4: something is not.
     """
     from slogpt_hf.hub.client import hub_of, require_hub_folder
+    from slogpt_hf.libraries import LOADING, require_installed
     from slogpt_hf.signing import Signer
     from slogpt_hf.verification import ReleaseError, parse_release, verify_release
 
+    if load:
+        require_installed("--load", LOADING)
     repo_id, tag = parse_release(release)
     settings = merged(flags)
     require_hub_folder(settings)
+    progress = progress_for(quiet or as_json)
+    reason: Exception | None = None
     named = public_key or identity or identity_provider
     key = Path(public_key) if public_key else None
     with hub_of(settings, repo_id) as hub:
@@ -77,8 +90,10 @@ def command(
             signer=Signer(key, identity, identity_provider) if named else None,
             require_signature=require_signature,
             download=download,
-            progress=progress_for(quiet or as_json),
+            progress=progress,
         )
+        if load:
+            result, reason = _with_load(hub, result, progress)
     if as_json:
         print_json(result.to_dict())
     else:
@@ -87,7 +102,28 @@ def command(
         raise ReleaseError(
             f"{release} is not what was proven: {', '.join(result.failed)} failed.",
             hint="Do not load it; ask its owner.",
-        )
+        ) from reason
+
+
+def _with_load(
+    hub: Hub, result: Verification, progress: Progress
+) -> tuple[Verification, Exception | None]:
+    """A verification with the check ``load``, and why that failed; what failed is not loaded."""
+    from dataclasses import replace
+
+    from slogpt_hf.smoke import LOAD, load_release
+    from slogpt_hf.verification import Check, ReleaseError
+    from slogpt_hf.verification.results import FAILED, NOT_CHECKED
+
+    reason: Exception | None = None
+    try:
+        if result.failed:
+            loaded = Check(LOAD, NOT_CHECKED, "what failed is not loaded")
+        else:
+            loaded = load_release(hub, result.repo_id, result.tag, progress=progress)
+    except ReleaseError as error:
+        loaded, reason = Check(LOAD, FAILED, error.message), error
+    return replace(result, checks=(*result.checks, loaded)), reason
 
 
 def _print(result: Verification, where: str) -> None:

@@ -28,6 +28,8 @@ class Release:
         endpoint: base URL of the hub.
         record: the release's ``release.json``, or what the ledger keeps of it if it was released
             before.
+        smoke: ``status`` (``ok``, ``not checked`` or ``FAILED``) and ``detail`` of the smoke test;
+            None where there was none.
     """
 
     released: bool
@@ -38,6 +40,7 @@ class Release:
     branch: str | None
     endpoint: str
     record: Record
+    smoke: dict[str, str] | None = None
 
     @property
     def url(self) -> str:

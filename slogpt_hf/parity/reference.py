@@ -7,15 +7,9 @@ where the system allows that, and for a limited time.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +27,14 @@ from slogpt_hf.parity.oracles import Testimony
 from slogpt_hf.parity.reference_auto import Found, classes_for, sources_for
 from slogpt_hf.parity.reference_name import asks, is_auto, split_reference
 from slogpt_hf.redaction import without_secrets
+from slogpt_hf.shielded import run_shielded
 
 SECONDS, AUTO_SECONDS = 1800.0, 300.0
 MOST_CLASSES = 6  # that are asked where a class is looked for
 TRACED_TOKENS = 32  # for which the parts of a class are kept
-KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OMP_NUM_THREADS", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+CHILD = Path(__file__).with_name("reference_child.py")
 REQUEST, ANSWER, SAID = "request.json", "answer.safetensors", "said.json"
-GET_DUMPABLE, SET_DUMPABLE = 3, 4  # of prctl(2)
-MOST_STDERR = 1 << 20  # bytes that are read of it
-MOST_WORDS, MOST_NOTE = 300, 600  # characters of what the class raised, and of a note
+MOST_NOTE = 600  # characters
 
 
 @dataclass(frozen=True)
@@ -200,7 +193,7 @@ def _ask(checkpoint: Checkpoint, asked: Asked, ids: Tensor, seconds: float) -> T
         }
         (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         save_file({"ids": ids.contiguous()}, folder / "ids.safetensors")
-        words = _run(folder, asked.file.parent, seconds)
+        words = run_shielded(CHILD, folder, seconds, place=asked.file.parent)
         answer = folder / ANSWER
         if words or not answer.is_file():
             raise CheckpointError(
@@ -247,53 +240,3 @@ def _note(title: str, said: Mapping[str, Any]) -> str:
     if not parts:
         return ""
     return without_secrets(first_line(f"{title}: {'; '.join(parts)}", MOST_NOTE))
-
-
-@contextmanager
-def _unreadable() -> Iterator[None]:
-    """For the time of the block no process of the same user reads this one's environment.
-
-    Linux shows it below ``/proc`` only of a process that may be dumped: prctl(2).
-    """
-    try:
-        prctl = ctypes.CDLL(None).prctl
-    except (OSError, AttributeError, TypeError):
-        yield
-        return
-    before = prctl(GET_DUMPABLE)
-    prctl(SET_DUMPABLE, 0)
-    try:
-        yield
-    finally:
-        prctl(SET_DUMPABLE, max(before, 0))
-
-
-def _run(folder: Path, place: Path, seconds: float) -> str:
-    """Run the child; what went wrong, empty if nothing did."""
-    environment = {key: os.environ[key] for key in KEPT if key in os.environ}
-    environment |= {"HOME": str(folder), "HF_HUB_OFFLINE": "1"}
-    child = Path(__file__).with_name("reference_child.py")
-    with _unreadable(), (folder / "stderr").open("w+b") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(child), str(folder)],
-            cwd=place,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-        try:
-            code = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return f"did not end within {seconds / 60:.0f} minutes."
-        finally:  # with whatever it has started
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        stderr.seek(0)
-        words = stderr.read(MOST_STDERR)
-    if code == 0:
-        return ""
-    lines = words.decode("utf-8", "replace").strip().splitlines() or ["it ended early"]
-    return without_secrets(first_line(lines[-1], MOST_WORDS)) + "."

@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000  # of unshare(2)
-
-
-def leave_the_network() -> None:
-    """Go where there is no network, if the system lets everyone do that.
-
-    A user namespace of its own besides keeps from this process what other processes of the same
-    user have in memory, such as the environment of the one that started it. Only a process of one
-    thread can go there: before torch is imported.
-    """
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.unshare(NEW_USER | NEW_NETWORK) != 0:
-            libc.unshare(NEW_NETWORK)
-    except (OSError, AttributeError, TypeError):
-        return
-
 
 def main(folder: Path) -> None:
     """Answer the request in a folder."""
-    leave_the_network()
     request = json.loads((folder / "request.json").read_text("utf-8"))
     sys.path[:0] = request["paths"]
+    from slogpt_hf.shielded import leave_the_network
+
+    leave_the_network()
     import torch
     from safetensors.torch import load_file, save_file
 

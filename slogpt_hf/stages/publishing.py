@@ -17,7 +17,7 @@ def publish(work: Work, event: Event, progress: Progress) -> tuple[Outcome, ...]
     """Publish what was proven, in the order of the plan; reads no checkpoint.
 
     After one that the hub refuses, those behind it are not tried: their versions depend on it. One
-    whose tag is taken, or that is not what was proven, keeps none of the others.
+    whose tag is taken, or that is not what was proven, or does not load, keeps none of the others.
 
     Raises:
         UsageError: ``prove`` did not run, or this job may not publish, as one for a pull request.
@@ -47,10 +47,15 @@ def publish(work: Work, event: Event, progress: Progress) -> tuple[Outcome, ...]
 
 def _published(work: Work, outcome: Outcome, settings: Settings, progress: Progress) -> Outcome:
     from slogpt_hf.release import push
+    from slogpt_hf.smoke import SmokeError, told
 
     progress.line(f" publish: {outcome.name}")
+    message, code = "", 0
     try:
         release = push(work.artefact(outcome.key), settings, progress)
+    except SmokeError as error:
+        release, message, code = error.release, visible(str(error)), error.exit_code
+        progress.line(f" publish: {outcome.name}: exit code {code}: {message}")
     except SloGPTError as error:
         message, code = visible(str(error)), error.exit_code
         progress.line(f" publish: {outcome.name}: refused (exit code {code}): {message}")
@@ -60,9 +65,12 @@ def _published(work: Work, outcome: Outcome, settings: Settings, progress: Progr
     return replace(
         outcome,
         status="released" if release.released else "known",
+        message=message,
+        exit_code=code,
         repo_id=release.repo_id,
         version=release.version,
         tag=release.tag,
         release_commit=release.commit,
         url=release.url,
+        smoke=visible(told(**release.smoke)) if release.smoke else None,
     )

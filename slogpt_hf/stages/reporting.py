@@ -41,13 +41,15 @@ def report(
         say: prints a line that the CI obeys.
         progress: told what else happens.
         annotated: statuses that get an annotation; those of a job before have theirs already.
+            A release that does not load always gets one.
         with_comment: comment on the pull request.
         more: outputs beside those of the outcomes.
 
     Raises:
         UsageError: a file of the CI cannot be written.
     """
-    for annotation in annotations_of(each for each in outcomes if each.status in annotated):
+    shown = (each for each in outcomes if each.status in annotated or each.is_broken)
+    for annotation in annotations_of(shown):
         say(annotation_line(ci.logs, annotation))
     markdown = summary_of(outcomes)
     if not write_summary(markdown, environment):

@@ -307,7 +307,9 @@ def _kept_at(work: Work, path: Path, statuses: Collection[str]) -> Outcome | Non
     code, status = found.get("exit_code"), found.get("status")
     if found.keys() != names or not is_text or status not in statuses:
         raise not_ours(path)
-    if type(code) is not int or (status in FAILED) != (0 < code < 128) or found["message"] is None:
+    if type(code) is not int or not 0 <= code < 128 or found["message"] is None:
+        raise not_ours(path)
+    if status != "released" and (status in FAILED) != (code > 0):  # what is released may not load
         raise not_ours(path)
     return Outcome(**found)
 

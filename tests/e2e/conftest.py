@@ -56,6 +56,7 @@ def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in list(os.environ):
         if name.startswith("SLOGPT_") or name in ("HF_TOKEN", "HF_ENDPOINT"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("SLOGPT_SMOKE", "false")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 

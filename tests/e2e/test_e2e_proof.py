@@ -91,7 +91,7 @@ def test_the_reference_has_no_credentials_and_no_network(released: Any) -> None:
     assert not [name for name in environment if "TOKEN" in name or name.startswith("SLOGPT_")]
     assert environment["HOME"] != os.environ.get("HOME")
     alone = (
-        "import socket; from slogpt_hf.parity.reference_child import leave_the_network\n"
+        "import socket; from slogpt_hf.shielded import leave_the_network\n"
         "server = socket.create_server(('127.0.0.1', 0))\n"
         "leave_the_network()\n"
         "socket.create_connection(server.getsockname(), 5)"

@@ -25,7 +25,8 @@ REPO = "me/model"
 HANDED_ON = shutil.ignore_patterns("checkpoints", "cache")
 IDENTITY = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t", "GIT_COMMITTER_NAME": "t"}
 GIT = {**IDENTITY, "GIT_COMMITTER_EMAIL": "t@t", "GIT_CONFIG_GLOBAL": os.devnull}
-KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "HF_HOME", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM")
+KEPT = ("PATH", "HOME", "LANG", "TMPDIR", "HF_HOME", "OMP_NUM_THREADS", "SLOGPT_SMOKE")
+KEPT += ("TOKENIZERS_PARALLELISM",)
 CIS: dict[str, dict[str, str]] = {
     "none": {},
     "github": {"GITHUB_ACTIONS": "true", "GITHUB_EVENT_NAME": "push"},

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from stage_lab import CIS, TOKEN, Jobs, checkpoint, outputs, plant_fault, published, tags
 
+from slogpt_hf import smoke
 from slogpt_hf.hub.embedded import RunningHub
+from slogpt_hf.verification import ReleaseError
+from slogpt_hf.verification.results import OK, Check
 
 GOOD = "slo-rope-rmsnorm-gelu"
 
@@ -159,3 +162,31 @@ def test_a_tag_that_is_taken_stops_no_other_release(job: Jobs, hub: RunningHub) 
     assert (done.code, tags(hub)) == (7, ["step-300"]), done.err
     kept = [job.read(f"releases/{key}.json")["status"] for key in job.wanted()[:2]]
     assert kept == ["released", "unpublished"]
+
+
+def test_a_release_that_does_not_load_is_told_and_stops_no_other(
+    job: Jobs, hub: RunningHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(hub: object, repo_id: str, tag: str, *rest: object) -> Check:
+        if tag == "v1.0.0":
+            raise ReleaseError("it does not load")
+        return Check("load", OK, "C: 'a' goes on '::error::'")
+
+    monkeypatch.setattr(smoke, "load_release", load)
+    job.rewrite("settings.json", smoke=True)
+    done = job.ci("publish")
+    assert (done.code, tags(hub)) == (4, ["v1.0.0", "v2.0.0"]), done.err
+    assert "exit code 4: me/model@v1.0.0 IS PUBLISHED, BUT DOES NOT LOAD" in done.err
+    broken, good = (job.read(f"releases/{key}.json") for key in job.wanted()[:2])
+    assert (broken["status"], broken["exit_code"], broken["tag"]) == ("released", 4, "v1.0.0")
+    assert (good["status"], good["exit_code"]) == ("released", 0)
+    job.on("github")
+    reported = job.ci("report", "--job", "publish")
+    assert reported.code == 0, reported.err
+    errors = [line for line in reported.out.splitlines() if line.startswith("::error ")]
+    assert len(errors) == 1 and "released%2C but does not load::out/a/ckpt.pt" in errors[0]
+    told = outputs(job.folder / "github_output")
+    assert (told["released"], told["tag"], told["parity"]) == ("true", "v2.0.0", "passed")
+    text = (job.folder / "github_step_summary").read_text()
+    assert "v1.0.0" in text and "**does not load**" in text and "IS PUBLISHED" in text
+    assert "Loaded by its tag in a clean process: `C: 'a' goes on '::error::'`" in text

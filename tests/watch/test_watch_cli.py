@@ -135,6 +135,7 @@ def start(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., Running]]:
         "HF_HOME": str(tmp_path / "hf"),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(slogpt_hf.__file__).parents[1]),
+        "SLOGPT_SMOKE": "false",
         "TMPDIR": str(temporary),
         "TOKENIZERS_PARALLELISM": "false",
         "XDG_CACHE_HOME": str(tmp_path / "cache"),

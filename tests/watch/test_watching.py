@@ -20,8 +20,10 @@ from slogpt_hf.errors import (
     TagConflictError,
     UsageError,
 )
+from slogpt_hf.hub.releases import Release
 from slogpt_hf.planning import Decision
 from slogpt_hf.settings import Settings
+from slogpt_hf.smoke import SmokeError
 from slogpt_hf.watch.event import Event
 from slogpt_hf.watching import watch
 
@@ -72,6 +74,16 @@ def test_what_is_refused_stops_no_other(world: World, error: SloGPTError) -> Non
     code, texts = once(world)
     assert code == error.exit_code
     assert texts[1] == f"a on main: {refused(code, str(error))}"
+    assert texts[-1].startswith("b on main: released as")
+
+
+def test_what_is_released_and_does_not_load_is_told_and_not_refused(world: World) -> None:
+    release = Release(True, "me/model", "1.0.0", "v1.0.0", "c" * 40, "main", "http://hub", {})
+    world.plans = [[decision("a"), decision("b")]]
+    world.releasing["a"] = SmokeError("v1.0.0 does not load.", release, hint="Look.")
+    code, texts = once(world)
+    assert code == SmokeError.exit_code == 4
+    assert texts[1] == "a on main: v1.0.0 does not load. Look."
     assert texts[-1].startswith("b on main: released as")
 
 
