@@ -9,11 +9,17 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from slogpt_hf.hub.embedded import attributes, commits, git, metadata, names
+from slogpt_hf.hub.embedded import attributes, cards, commits, git, metadata, names
 from slogpt_hf.hub.embedded.context import USER, Context
 from slogpt_hf.hub.embedded.git import Entry, Repository
 from slogpt_hf.hub.embedded.store import KINDS, read_settings, write_settings
-from slogpt_hf.hub.embedded.wire import JSON_LIMIT, RefusalError, Response, json_response
+from slogpt_hf.hub.embedded.wire import (
+    JSON_LIMIT,
+    RefusalError,
+    Response,
+    json_response,
+    text_response,
+)
 
 _TRUE = frozenset({"1", "true", "True"})
 _SORTS = ("createdAt", "downloads", "lastModified", "likes", "trendingScore")
@@ -37,13 +43,15 @@ def whoami(context: Context) -> Response:
 
 
 def validate_yaml(context: Context) -> Response:
-    """Whether a card's metadata is readable; the client asks before it uploads a README.md."""
-    try:
-        card = metadata.card_metadata(str(context.request.json().get("content", "")))
-    except ValueError as error:
-        return json_response({"errors": [{"message": str(error)}], "warnings": []}, 400)
-    warning = [] if card else [{"message": "empty or missing yaml metadata in repo card"}]
-    return json_response({"errors": [], "warnings": warning})
+    """What the Hub would refuse in a card; the client asks before it uploads a README.md."""
+    errors, warnings = cards.problems(str(context.request.json().get("content", "")))
+    status = 400 if errors else 200
+    if context.request.headers.get("accept") == "text/plain":
+        lines = [f"- Error: {error}" for error in errors]
+        lines += [f"- Warning: {warning}" for warning in warnings]
+        return text_response("\n".join(lines), status=status)
+    found = {"errors": errors, "warnings": warnings}
+    return json_response({key: [{"message": m} for m in found[key]] for key in found}, status)
 
 
 def create_repo(context: Context) -> Response:
@@ -58,8 +66,8 @@ def create_repo(context: Context) -> Response:
         )
     except RefusalError as refusal:
         if refusal.status == 409:
-            found = git.located(f"{namespace}/{name}", kind)
-            refusal.extra["url"] = f"{context.endpoint}/{found}"
+            taken = context.hub.store.repository(namespace, name, kind)
+            refusal.extra["url"] = context.url(taken) if taken else ""
         raise
     return json_response({"url": context.url(repo), "name": repo.id, "id": repo.id})
 
@@ -279,7 +287,7 @@ def delete_tag(context: Context) -> Response:
 def delete_branch(context: Context) -> Response:
     context.require_owner()
     if context.params["rev"] == "main":
-        raise RefusalError(403, "The default branch cannot be deleted.")
+        raise RefusalError(403, "Cannot delete refs/heads/main")
     return _delete_ref(context, "heads")
 
 
@@ -306,7 +314,7 @@ def _create_ref(repo: Repository, ref: str, target: str) -> None:
     except git.GitError:
         for taken in (*git.list_refs(repo, "heads"), *git.list_refs(repo, "tags")):
             if f"{taken.ref}/".startswith(f"{ref}/") or f"{ref}/".startswith(f"{taken.ref}/"):
-                raise RefusalError(409, f"Reference already exists: {taken.ref}") from None
+                raise RefusalError(409, f"Reference {taken.ref} already exists") from None
         raise
 
 
@@ -315,7 +323,7 @@ def _delete_ref(context: Context, kind: str) -> Response:
     repo, name = context.repository(), context.params["rev"]
     ref = f"refs/{kind}/{name}"
     if not any(existing.ref == ref for existing in git.list_refs(repo, kind)):
-        raise RefusalError(404, f"Reference does not exist: {ref}", "RevisionNotFound")
+        raise RefusalError(404, f"Invalid rev id: {name}", "RevisionNotFound")
     git.git(repo, "update-ref", "--no-deref", "-d", ref)
     return json_response({})
 

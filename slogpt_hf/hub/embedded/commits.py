@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.hub.embedded import attributes, git, lfs, names
+from slogpt_hf.hub.embedded import attributes, cards, git, lfs, names
 from slogpt_hf.hub.embedded.git import Repository
 from slogpt_hf.hub.embedded.wire import RefusalError
 
@@ -62,6 +62,8 @@ def read_request(repo: Repository, body: io.BufferedReader) -> CommitRequest:
                 plan.append((key, path, ""))
             elif key in ("file", "lfsFile"):
                 content = _content(value) if key == "file" else _pointer(repo, value)
+                if path == cards.FILE and key == "file":
+                    _require_valid(content)
                 (Path(folder) / str(count)).write_bytes(content)
                 plan.append(("file" if key == "file" else "lfs", path, str(count)))
                 count += 1
@@ -86,10 +88,10 @@ def apply(files: Files, changes: tuple[Change, ...]) -> Files:
     """
     result = dict(files)
     for change in changes:
-        if change.kind == "deletedFile":
-            if result.pop(change.path, None) is None:
-                raise _missing(change.path)
-        elif change.kind == "deletedFolder":
+        if change.kind == "deletedFile" and change.path in result:
+            del result[change.path]
+        elif change.kind in ("deletedFile", "deletedFolder"):
+            # A folder may be deleted by its name alone.
             inside = [path for path in result if path.startswith(f"{change.path}/")]
             if not inside:
                 raise _missing(change.path)
@@ -118,8 +120,9 @@ def commit(repo: Repository, branch: str, request: CommitRequest) -> str:
             raise RefusalError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
         if request.parent is not None and request.parent != head:
             raise RefusalError(
-                412, "A commit has happened since. Please refresh and try again.",
-            )  # fmt: skip
+                412,
+                "The branch was updated since you opened this page. Please refresh and try again.",
+            )
         before: Files = {
             e.path: (e.mode, e.oid) for e in git.tree(repo, head).values() if not e.is_folder
         }
@@ -190,6 +193,12 @@ def _content(value: Mapping[str, Any]) -> bytes:
         raise RefusalError(
             400, f"The content of {value.get('path')!r} cannot be decoded."
         ) from None
+
+
+def _require_valid(card: bytes) -> None:
+    errors, _ = cards.problems(card[: cards.LIMIT].decode("utf-8", "replace"))
+    if errors:
+        raise RefusalError(400, "\n".join(errors))
 
 
 def _pointer(repo: Repository, value: Mapping[str, Any]) -> bytes:

@@ -84,7 +84,7 @@ class Context:
             return repo
         if not owner:
             raise RefusalError(401, "Invalid username or password.", "RepoNotFound")
-        raise RefusalError(404, f"Repository not found: {namespace}/{name}", "RepoNotFound")
+        raise RefusalError(404, "Repository not found", "RepoNotFound")
 
     def commit(self, repo: Repository, revision: str = "") -> str:
         """Commit id of a revision, by default the one of the path, or `main`.

@@ -61,8 +61,11 @@ def repo_path(path: str) -> str:
     """A path inside a repository, checked.
 
     Raises:
-        RefusalError: 400 for an empty or absolute path, `.`, `..`, `.git` segments, NUL, no UTF-8.
+        RefusalError: 400 for an empty or absolute path, `.`, `..`, `.git` segments, NUL, no UTF-8;
+            422 for a backslash, which separates folders where Windows users download.
     """
+    if "\\" in path:
+        raise RefusalError(422, f"A path cannot have a backslash: {path[:200]!r}.")
     parts = path.split("/")
     if (
         not path

@@ -104,5 +104,5 @@ def _find(hub: Hub, request: Request) -> tuple[Handler, Context]:
 def _lacks_namespace(path: tuple[str, ...]) -> bool:
     """Whether the path is one of the Hub's own repositories without a namespace, like `gpt2`."""
     if path[:2] in (("api", "models"), ("api", "datasets")):
-        return len(path) == 3 or path[3] in _BELOW_A_REPOSITORY
+        return len(path) == 3 or (len(path) > 3 and path[3] in _BELOW_A_REPOSITORY)
     return path[2 if path[0] == "datasets" else 1 :][:1] == ("resolve",)

@@ -89,6 +89,8 @@ class Store:
                 f"Invalid repository id {namespace[:100]}/{name[:100]}: letters, digits, '-', '_'"
                 " and '.' (not doubled, not at an end), at most 96 characters in all.",
             )
+        if taken := self.repository(namespace, name, kind):
+            raise _taken(taken)
         repo = self._repository(namespace, name, kind)
         draft_dir = Path(tempfile.mkdtemp(dir=self.incoming, prefix="new-"))
         draft = Repository(repo.id, draft_dir, self.incoming, self.lock_fd)
@@ -105,7 +107,7 @@ class Store:
             draft_dir.rename(repo.git_dir)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                raise RefusalError(409, f"You already created this {kind} repo") from None
+                raise _taken(repo) from None
             raise
         finally:
             shutil.rmtree(draft_dir, ignore_errors=True)
@@ -121,9 +123,25 @@ class Store:
         shutil.rmtree(grave, ignore_errors=True)
 
     def _repository(self, namespace: str, name: str, kind: str) -> Repository:
+        """The repository of this id in whatever case its folders have; a name is taken once."""
+        home = self.folder if kind == "model" else self.folder / f"{kind}s"
+        namespace = _spelled(home, namespace)
+        name = _spelled(home / namespace, f"{name}.git").removesuffix(".git")
         repo_id = f"{namespace}/{name}"
         git_dir = self.folder / f"{git.located(repo_id, kind)}.git"
         return Repository(repo_id, git_dir, self.incoming, self.lock_fd, kind)
+
+
+def _taken(repo: Repository) -> RefusalError:
+    return RefusalError(409, f"You already created this {repo.kind} repo")
+
+
+def _spelled(folder: Path, name: str) -> str:
+    """`name` as it is spelled in a folder that has it in another case."""
+    if (folder / name).exists() or not folder.is_dir():
+        return name
+    same = (path.name for path in folder.iterdir() if path.name.lower() == name.lower())
+    return min(same, default=name)
 
 
 def read_settings(repo: Repository) -> Mapping[str, Any]:
