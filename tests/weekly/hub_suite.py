@@ -27,6 +27,7 @@ from slogpt_hf.hub.embedded import serve
 HERE = Path(__file__).parent
 TOKEN = "hub-suite"
 LEAST = 0.95
+_KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SYSTEMROOT")
 
 
 def main() -> int:
@@ -78,7 +79,7 @@ def run(root: Path, endpoint: str, folder: Path, arguments: list[str]) -> Path:
     report = folder / "report.json"
     home = folder / "home"
     home.mkdir()
-    env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    env = {key: value for key, value in os.environ.items() if key in _KEPT}
     env |= {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(home / "hf"),

@@ -106,36 +106,46 @@ def apply(files: Files, changes: tuple[Change, ...]) -> Files:
     return result
 
 
-def commit(repo: Repository, branch: str, request: CommitRequest) -> str:
-    """Put the changes on top of a branch by compare-and-swap; the new commit's id.
+def commit(repo: Repository, ref: str, request: CommitRequest) -> str:
+    """Put the changes on a branch (`refs/heads/…`) or pull request (`refs/pr/…`); the commit's id.
 
+    The ref moves by compare-and-swap.
     Without `parentCommit` a commit that lost the race is computed anew on top of the winner.
 
     Raises:
         RefusalError: 404 for an unknown branch, 412 if the branch is not at `parentCommit`.
     """
     for _ in range(ATTEMPTS):
-        head = git.branch_head(repo, branch)
+        head = git.resolve(repo, ref)
         if head is None:
-            raise RefusalError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+            raise RefusalError(404, f"Invalid rev id: {ref}", "RevisionNotFound")
         if request.parent is not None and request.parent != head:
-            raise RefusalError(
-                412,
-                "The branch was updated since you opened this page. Please refresh and try again.",
-            )
-        before: Files = {
-            e.path: (e.mode, e.oid) for e in git.tree(repo, head).values() if not e.is_folder
-        }
-        files = _track_lfs(repo, apply(before, request.changes), request.changes)
-        oid = _write_commit(repo, files, request.summary, request.description, head)
+            raise conflict()
+        oid = write_on(repo, head, request)
         try:
-            git.update_ref(repo, f"refs/heads/{branch}", oid, head)
+            git.update_ref(repo, ref, oid, head)
         except git.GitError:
-            if git.branch_head(repo, branch) == head:
+            if git.resolve(repo, ref) == head:
                 raise
             continue
         return oid
-    raise RefusalError(503, f"Too many commits at once on {branch}; try again.")
+    raise RefusalError(503, f"Too many commits at once on {ref}; try again.")
+
+
+def conflict() -> RefusalError:
+    """The refusal of a change to a ref that is not (any more) where the client thinks."""
+    return RefusalError(
+        412, "The branch was updated since you opened this page. Please refresh and try again."
+    )
+
+
+def write_on(repo: Repository, head: str, request: CommitRequest) -> str:
+    """Write the commit that makes the changes on top of another; no ref moves."""
+    before: Files = {
+        e.path: (e.mode, e.oid) for e in git.tree(repo, head).values() if not e.is_folder
+    }
+    files = _track_lfs(repo, apply(before, request.changes), request.changes)
+    return _write_commit(repo, files, request.summary, request.description, head)
 
 
 def read_files(items: Any) -> dict[str, bytes]:

@@ -68,8 +68,12 @@ class Context:
             raise RefusalError(401, "Invalid username or password.")
 
     def repository(self) -> Repository:
-        """The repository of the path; raises like `repository_named`."""
-        return self.repository_named(self.params["ns"], self.params["name"], self.kind)
+        """The repository of the path, by its name or one that it had; raises as named ones do."""
+        namespace, name = self.params["ns"], self.params["name"]
+        if self.hub.store.repository(namespace, name, self.kind) is None:
+            moved = self.hub.store.moved(namespace, name, self.kind)
+            namespace, _, name = moved.id.partition("/") if moved else (namespace, "", name)
+        return self.repository_named(namespace, name, self.kind)
 
     def repository_named(self, namespace: str, name: str, kind: str) -> Repository:
         """A repository that the caller may read.
