@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import re
 from collections.abc import Callable, Mapping
@@ -58,8 +59,7 @@ class Context:
         sent = self.request.headers.get("authorization", "")
         if not sent:
             return False
-        expected = f"Bearer {self.hub.token}"
-        if not hmac.compare_digest(sent.encode("utf-8", "replace"), expected.encode()):
+        if not hmac.compare_digest(_token(sent), self.hub.token.encode()):
             raise RefusalError(401, "Invalid credentials in Authorization header")
         return True
 
@@ -118,6 +118,17 @@ class Context:
 
     def url(self, repo: Repository, *rest: str) -> str:
         return "/".join((self.endpoint, repo.location, *(quote(part) for part in rest)))
+
+
+def _token(authorization: str) -> bytes:
+    """The token of a header: `Bearer TOKEN`, or the password of `Basic`, which git sends."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return value.encode("utf-8", "replace") if scheme == "Bearer" else b""
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 Handler = Callable[[Context], Response]

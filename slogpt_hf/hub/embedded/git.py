@@ -1,4 +1,4 @@
-"""Git plumbing on one bare repository: the only module that starts `git`.
+"""Git plumbing on one bare repository; only here and in `git_http` is `git` started.
 
 Every command runs without the user's and the system's configuration and, through `GIT_DIR`, on
 this repository only. Commands inherit the hub's folder lock, so that a command which outlives a
@@ -25,7 +25,15 @@ _POINTER = re.compile(
 )
 POINTER_SIZES = range(120, 160)
 """Bytes of a blob that may be a pointer."""
-_OPTIONS = ("-c", "core.fsync=committed,reference", "-c", "core.filesRefLockTimeout=10000")
+OPTIONS = tuple(
+    part
+    for setting in (
+        "core.fsync=committed,reference",
+        "core.filesRefLockTimeout=10000",
+        "core.hooksPath=/dev/null",  # nothing that lies in a repository runs
+    )
+    for part in ("-c", setting)
+)
 
 
 class GitError(Exception):
@@ -127,13 +135,13 @@ def git(
     Raises:
         GitError: the command ended with an error.
     """
-    command = ["git", *_OPTIONS, *arguments]
+    command = ["git", *OPTIONS, *arguments]
     done = subprocess.run(
         command,
         input=stdin,
         capture_output=True,
         cwd=cwd or repo.git_dir,
-        env={**_environment(), "GIT_DIR": str(repo.git_dir), **(env or {})},
+        env={**environment(), "GIT_DIR": str(repo.git_dir), **(env or {})},
         pass_fds=(repo.lock_fd,),
         check=False,
     )
@@ -143,7 +151,8 @@ def git(
     return done.stdout
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Variables with which git reads no configuration but the repository's own."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_ALL": "C",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from slogpt_hf.hub.embedded import api, discussions, files, git, pages, repos, xet
+from slogpt_hf.hub.embedded import api, discussions, files, git, git_http, pages, repos, xet
 from slogpt_hf.hub.embedded.context import Context, Handler, Hub, Route
 from slogpt_hf.hub.embedded.git import located
 from slogpt_hf.hub.embedded.store import KINDS
@@ -65,7 +65,12 @@ def _api(kind: str) -> tuple[Route, ...]:
         ("GET", f"{page}/raw/{{rev}}/{{path*}}", files.raw),
         ("GET", page, pages.repository),
     )
-    return tuple(Route(*row, kind) for row in table)
+    smart = [
+        (method, f"{page}{suffix}/{path}", handler)
+        for method, path, handler in git_http.ROUTES
+        for suffix in (".git", "")
+    ]
+    return tuple(Route(*row, kind) for row in (*table, *smart))
 
 
 def _lfs(kind: str) -> tuple[Route, ...]:

@@ -253,6 +253,13 @@ class _Connection(BaseHTTPRequestHandler):
         return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
 
     def _send(self, response: Response) -> None:
+        try:
+            self._send_all(response)
+        finally:
+            if isinstance(response.body, FileSlice) and response.body.temporary:
+                response.body.path.unlink(missing_ok=True)
+
+    def _send_all(self, response: Response) -> None:
         body = response.body
         length = body.length if isinstance(body, FileSlice) else len(body)
         self.send_response(response.status)

@@ -37,7 +37,12 @@ _REPOSITORIES = {"model": "[!.]*/*.git", "dataset": "datasets/[!.]*/*.git"}
 _MINE = tuple(f"{pattern}/{SETTINGS}" for pattern in _REPOSITORIES.values())
 _MOVES_FOLLOWED = 8
 _NOTHING = {".DS_Store", ".gitkeep", "lost+found"}  # in folders that people call empty
-_STALE = ("*.lock", "refs/**/*.lock", "objects/*/tmp_obj_*")
+_STALE = (
+    "*.lock",
+    "refs/**/*.lock",
+    "objects/*/tmp_*",  # objects and packs that were being written
+    "objects/tmp_objdir-*",  # pushes that had not been accepted
+)
 
 
 @dataclass(frozen=True)
@@ -247,14 +252,18 @@ def _sweep_if_unused(folder: Path, incoming: Path, lock_fd: int) -> None:
     except BlockingIOError:
         return
     for path in incoming.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
     for settings in chain.from_iterable(map(folder.glob, _MINE)):
         for pattern in _STALE:
             for path in settings.parent.glob(pattern):
-                path.unlink(missing_ok=True)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _fsync_all(folder: Path) -> None:
