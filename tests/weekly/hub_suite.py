@@ -84,6 +84,7 @@ def run(root: Path, endpoint: str, folder: Path, arguments: list[str]) -> Path:
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(home / "hf"),
         "HF_HUB_DISABLE_XET": "1",
+        "NO_COLOR": "1",
         "HOME": str(home),
         "HUB_SUITE_REPORT": str(report),
         "HUB_SUITE_LEFT_OUT": str(HERE / "hub_suite_left_out.txt"),
