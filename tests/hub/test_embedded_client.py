@@ -248,10 +248,6 @@ def test_delete_copy_and_refused_operations(api: HfApi, tmp_path: Path) -> None:
         api.delete_file("nothing", REPO)
     with pytest.raises(BadRequestError, match="file and a folder"):
         release(api, **{"model.safetensors/inner": b"x"})
-    with pytest.raises(BadRequestError, match="Pull requests"):
-        api.upload_file(
-            path_or_fileobj=b"x", path_in_repo="pr.txt", repo_id=REPO, create_pr=True
-        )  # fmt: skip
     with pytest.raises(RevisionNotFoundError):
         api.upload_file(
             path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=REPO, revision="nowhere"

@@ -10,7 +10,13 @@ import pytest
 from slogpt_hf.errors import UsageError
 from slogpt_hf.hub.embedded.store import open_store
 
-LOCKS = ("packed-refs.lock", "refs/heads/main.lock", "objects/aa/tmp_obj_x")
+LOCKS = (
+    "packed-refs.lock",
+    "refs/heads/main.lock",
+    "objects/aa/tmp_obj_x",
+    "objects/pack/tmp_pack_x",
+    "objects/tmp_objdir-incoming-x/aa",
+)
 
 
 def leave_locks(git_dir: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slogpt_hf.hub.embedded import attributes, commits, git, metadata, names
+from slogpt_hf.hub.embedded import attributes, cards, commits, git, names
 from slogpt_hf.hub.embedded.commits import Change
 from slogpt_hf.hub.embedded.wire import ChunkedBody, FixedBody, RefusalError
 
@@ -113,11 +113,11 @@ def test_upload_mode() -> None:
 
 
 def test_card_metadata() -> None:
-    assert metadata.card_metadata("---\r\nlicense: mit\r\n---\r\ntext") == {"license": "mit"}
-    assert metadata.card_metadata("no head\n---\na: b\n---\n") == {}
+    assert cards.metadata("---\r\nlicense: mit\r\n---\r\ntext") == {"license": "mit"}
+    assert cards.metadata("no head\n---\na: b\n---\n") == {}
     for bad in ("---\n- a\n---\n", "---\na: [\n---\n", "---\n" + "[" * 5000 + "\n---\n"):
         with pytest.raises(ValueError, match="metadata"):
-            metadata.card_metadata(bad)
+            cards.metadata(bad)
 
 
 def test_imports_stay_light() -> None:

@@ -2,8 +2,8 @@
 
 `serve(folder)` is all that others need. The storage is ordinary: `FOLDER/NAMESPACE/NAME.git` is a
 bare repository that `git clone` reads; LFS objects lie below its `lfs/objects`, as git-lfs does it.
-Models only; pull requests and gating are refused with a message. The server needs `git` and the
-standard library (PyYAML for card metadata, `lz4` for uploads by Xet), never `huggingface_hub`.
+Models and datasets; other kinds and gating are refused with a message. The server needs `git` and
+the standard library (PyYAML for card metadata, `lz4` for uploads by Xet), never `huggingface_hub`.
 """
 
 from __future__ import annotations

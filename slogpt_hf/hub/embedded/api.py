@@ -1,4 +1,7 @@
-"""Handlers of the Hub's JSON API, as `huggingface_hub` and `@huggingface/hub` call it."""
+"""Handlers of the Hub's JSON API about what is in a repository: listings, commits, refs.
+
+As `huggingface_hub` and `@huggingface/hub` call them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
-from slogpt_hf.hub.embedded import attributes, commits, git, metadata, names
+from slogpt_hf.hub.embedded import attributes, cards, commits, git, metadata, names, pulls
 from slogpt_hf.hub.embedded.context import USER, Context
 from slogpt_hf.hub.embedded.git import Entry, Repository
-from slogpt_hf.hub.embedded.store import KINDS, read_settings, write_settings
-from slogpt_hf.hub.embedded.wire import JSON_LIMIT, RefusalError, Response, json_response
+from slogpt_hf.hub.embedded.store import read_settings
+from slogpt_hf.hub.embedded.wire import (
+    JSON_LIMIT,
+    RefusalError,
+    Response,
+    json_response,
+    text_response,
+)
 
 _TRUE = frozenset({"1", "true", "True"})
 _SORTS = ("createdAt", "downloads", "lastModified", "likes", "trendingScore")
@@ -37,52 +46,15 @@ def whoami(context: Context) -> Response:
 
 
 def validate_yaml(context: Context) -> Response:
-    """Whether a card's metadata is readable; the client asks before it uploads a README.md."""
-    try:
-        card = metadata.card_metadata(str(context.request.json().get("content", "")))
-    except ValueError as error:
-        return json_response({"errors": [{"message": str(error)}], "warnings": []}, 400)
-    warning = [] if card else [{"message": "empty or missing yaml metadata in repo card"}]
-    return json_response({"errors": [], "warnings": warning})
-
-
-def create_repo(context: Context) -> Response:
-    context.require_owner()
-    payload = context.request.json()
-    namespace, name, kind = _repo_id(payload)
-    private = payload.get("visibility") == "private" or bool(payload.get("private"))
-    contents = commits.read_files(payload.get("files"))
-    try:
-        repo = context.hub.store.create(
-            namespace, name, private=private, kind=kind, contents=contents
-        )
-    except RefusalError as refusal:
-        if refusal.status == 409:
-            found = git.located(f"{namespace}/{name}", kind)
-            refusal.extra["url"] = f"{context.endpoint}/{found}"
-        raise
-    return json_response({"url": context.url(repo), "name": repo.id, "id": repo.id})
-
-
-def delete_repo(context: Context) -> Response:
-    context.require_owner()
-    context.hub.store.delete(context.repository_named(*_repo_id(context.request.json())))
-    return json_response({})
-
-
-def update_settings(context: Context) -> Response:
-    context.require_owner()
-    repo, payload = context.repository(), context.request.json()
-    if payload.get("gated"):
-        raise RefusalError(400, "Gated repositories are not served by the embedded hub.")
-    visibility = payload.get("visibility")
-    if visibility is None and "private" in payload:
-        visibility = "private" if payload["private"] else "public"
-    if visibility not in (None, "private", "public"):
-        raise RefusalError(400, f"Unknown visibility {visibility!r}.")
-    if visibility:
-        write_settings(repo, private=visibility == "private")
-    return json_response({"private": bool(read_settings(repo).get("private"))})
+    """What the Hub would refuse in a card; the client asks before it uploads a README.md."""
+    errors, warnings = cards.problems(str(context.request.json().get("content", "")))
+    status = 400 if errors else 200
+    if context.request.headers.get("accept") == "text/plain":
+        lines = [f"- Error: {error}" for error in errors]
+        lines += [f"- Warning: {warning}" for warning in warnings]
+        return text_response("\n".join(lines), status=status)
+    found = {"errors": errors, "warnings": warnings}
+    return json_response({key: [{"message": m} for m in found[key]] for key in found}, status)
 
 
 def list_models(context: Context) -> Response:
@@ -140,9 +112,9 @@ def refs(context: Context) -> Response:
             {"name": ref.name, "ref": ref.ref, "targetCommit": ref.commit}
             for ref in git.list_refs(repo, kind)
         ]
-        for key, kind in (("branches", "heads"), ("tags", "tags"))
+        for key, kind in (("branches", "heads"), ("tags", "tags"), ("pullRequests", "pr"))
     }
-    return json_response({**listing, "converts": [], "pullRequests": []})
+    return json_response({**listing, "converts": []})
 
 
 def list_commits(context: Context) -> Response:
@@ -227,20 +199,18 @@ def preupload(context: Context) -> Response:
 def commit(context: Context) -> Response:
     context.require_owner()
     repo = context.repository()
-    if context.request.first("create_pr") in _TRUE:
-        raise RefusalError(400, "Pull requests are not served by the embedded hub.")
-    branch = context.params["rev"]
-    if not names.is_ref_name(branch) or git.branch_head(repo, branch) is None:
-        raise RefusalError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+    ref = git.writable_ref(repo, context.params["rev"])
+    if ref is None:
+        raise RefusalError(404, f"Invalid rev id: {context.params['rev']}", "RevisionNotFound")
     request = commits.read_request(repo, context.request.body)
-    oid = commits.commit(repo, branch, request)
+    answer: dict[str, Any] = {"success": True, "hookOutput": ""}
+    if context.request.first("create_pr") in _TRUE:
+        oid, number = pulls.propose(repo, ref, request)
+        answer["pullRequestUrl"] = context.url(repo, "discussions", str(number))
+    else:
+        oid = commits.commit(repo, ref, request)
     return json_response(
-        {
-            "success": True,
-            "commitOid": oid,
-            "commitUrl": context.url(repo, "commit", oid),
-            "hookOutput": "",
-        }
+        {**answer, "commitOid": oid, "commitUrl": context.url(repo, "commit", oid)}
     )
 
 
@@ -279,19 +249,8 @@ def delete_tag(context: Context) -> Response:
 def delete_branch(context: Context) -> Response:
     context.require_owner()
     if context.params["rev"] == "main":
-        raise RefusalError(403, "The default branch cannot be deleted.")
+        raise RefusalError(403, "Cannot delete refs/heads/main")
     return _delete_ref(context, "heads")
-
-
-def _repo_id(payload: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Namespace, name and kind of the repository that a request is about."""
-    kind = payload.get("type") or "model"
-    if kind not in KINDS:
-        raise RefusalError(400, f"The embedded hub serves models and datasets only, not {kind!r}.")
-    name, namespace = str(payload.get("name") or ""), payload.get("organization")
-    if namespace is None and "/" in name:
-        namespace, _, name = name.partition("/")
-    return str(namespace or USER), name, str(kind)
 
 
 def _ref(kind: str, name: str) -> str:
@@ -306,7 +265,7 @@ def _create_ref(repo: Repository, ref: str, target: str) -> None:
     except git.GitError:
         for taken in (*git.list_refs(repo, "heads"), *git.list_refs(repo, "tags")):
             if f"{taken.ref}/".startswith(f"{ref}/") or f"{ref}/".startswith(f"{taken.ref}/"):
-                raise RefusalError(409, f"Reference already exists: {taken.ref}") from None
+                raise RefusalError(409, f"Reference {taken.ref} already exists") from None
         raise
 
 
@@ -315,7 +274,7 @@ def _delete_ref(context: Context, kind: str) -> Response:
     repo, name = context.repository(), context.params["rev"]
     ref = f"refs/{kind}/{name}"
     if not any(existing.ref == ref for existing in git.list_refs(repo, kind)):
-        raise RefusalError(404, f"Reference does not exist: {ref}", "RevisionNotFound")
+        raise RefusalError(404, f"Invalid rev id: {name}", "RevisionNotFound")
     git.git(repo, "update-ref", "--no-deref", "-d", ref)
     return json_response({})
 

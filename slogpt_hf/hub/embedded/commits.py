@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.hub.embedded import attributes, git, lfs, names
+from slogpt_hf.hub.embedded import attributes, cards, git, lfs, names
 from slogpt_hf.hub.embedded.git import Repository
 from slogpt_hf.hub.embedded.wire import RefusalError
 
@@ -62,6 +62,8 @@ def read_request(repo: Repository, body: io.BufferedReader) -> CommitRequest:
                 plan.append((key, path, ""))
             elif key in ("file", "lfsFile"):
                 content = _content(value) if key == "file" else _pointer(repo, value)
+                if path == cards.FILE and key == "file":
+                    _require_valid(content)
                 (Path(folder) / str(count)).write_bytes(content)
                 plan.append(("file" if key == "file" else "lfs", path, str(count)))
                 count += 1
@@ -86,10 +88,10 @@ def apply(files: Files, changes: tuple[Change, ...]) -> Files:
     """
     result = dict(files)
     for change in changes:
-        if change.kind == "deletedFile":
-            if result.pop(change.path, None) is None:
-                raise _missing(change.path)
-        elif change.kind == "deletedFolder":
+        if change.kind == "deletedFile" and change.path in result:
+            del result[change.path]
+        elif change.kind in ("deletedFile", "deletedFolder"):
+            # A folder may be deleted by its name alone.
             inside = [path for path in result if path.startswith(f"{change.path}/")]
             if not inside:
                 raise _missing(change.path)
@@ -104,35 +106,46 @@ def apply(files: Files, changes: tuple[Change, ...]) -> Files:
     return result
 
 
-def commit(repo: Repository, branch: str, request: CommitRequest) -> str:
-    """Put the changes on top of a branch by compare-and-swap; the new commit's id.
+def commit(repo: Repository, ref: str, request: CommitRequest) -> str:
+    """Put the changes on a branch (`refs/heads/…`) or pull request (`refs/pr/…`); the commit's id.
 
+    The ref moves by compare-and-swap.
     Without `parentCommit` a commit that lost the race is computed anew on top of the winner.
 
     Raises:
         RefusalError: 404 for an unknown branch, 412 if the branch is not at `parentCommit`.
     """
     for _ in range(ATTEMPTS):
-        head = git.branch_head(repo, branch)
+        head = git.resolve(repo, ref)
         if head is None:
-            raise RefusalError(404, f"Invalid rev id: {branch}", "RevisionNotFound")
+            raise RefusalError(404, f"Invalid rev id: {ref}", "RevisionNotFound")
         if request.parent is not None and request.parent != head:
-            raise RefusalError(
-                412, "A commit has happened since. Please refresh and try again.",
-            )  # fmt: skip
-        before: Files = {
-            e.path: (e.mode, e.oid) for e in git.tree(repo, head).values() if not e.is_folder
-        }
-        files = _track_lfs(repo, apply(before, request.changes), request.changes)
-        oid = _write_commit(repo, files, request.summary, request.description, head)
+            raise conflict()
+        oid = write_on(repo, head, request)
         try:
-            git.update_ref(repo, f"refs/heads/{branch}", oid, head)
+            git.update_ref(repo, ref, oid, head)
         except git.GitError:
-            if git.branch_head(repo, branch) == head:
+            if git.resolve(repo, ref) == head:
                 raise
             continue
         return oid
-    raise RefusalError(503, f"Too many commits at once on {branch}; try again.")
+    raise RefusalError(503, f"Too many commits at once on {ref}; try again.")
+
+
+def conflict() -> RefusalError:
+    """The refusal of a change to a ref that is not (any more) where the client thinks."""
+    return RefusalError(
+        412, "The branch was updated since you opened this page. Please refresh and try again."
+    )
+
+
+def write_on(repo: Repository, head: str, request: CommitRequest) -> str:
+    """Write the commit that makes the changes on top of another; no ref moves."""
+    before: Files = {
+        e.path: (e.mode, e.oid) for e in git.tree(repo, head).values() if not e.is_folder
+    }
+    files = _track_lfs(repo, apply(before, request.changes), request.changes)
+    return _write_commit(repo, files, request.summary, request.description, head)
 
 
 def read_files(items: Any) -> dict[str, bytes]:
@@ -190,6 +203,12 @@ def _content(value: Mapping[str, Any]) -> bytes:
         raise RefusalError(
             400, f"The content of {value.get('path')!r} cannot be decoded."
         ) from None
+
+
+def _require_valid(card: bytes) -> None:
+    errors, _ = cards.problems(card[: cards.LIMIT].decode("utf-8", "replace"))
+    if errors:
+        raise RefusalError(400, "\n".join(errors))
 
 
 def _pointer(repo: Repository, value: Mapping[str, Any]) -> bytes:

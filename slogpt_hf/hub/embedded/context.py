@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import re
 from collections.abc import Callable, Mapping
@@ -58,8 +59,7 @@ class Context:
         sent = self.request.headers.get("authorization", "")
         if not sent:
             return False
-        expected = f"Bearer {self.hub.token}"
-        if not hmac.compare_digest(sent.encode("utf-8", "replace"), expected.encode()):
+        if not hmac.compare_digest(_token(sent), self.hub.token.encode()):
             raise RefusalError(401, "Invalid credentials in Authorization header")
         return True
 
@@ -68,8 +68,12 @@ class Context:
             raise RefusalError(401, "Invalid username or password.")
 
     def repository(self) -> Repository:
-        """The repository of the path; raises like `repository_named`."""
-        return self.repository_named(self.params["ns"], self.params["name"], self.kind)
+        """The repository of the path, by its name or one that it had; raises as named ones do."""
+        namespace, name = self.params["ns"], self.params["name"]
+        if self.hub.store.repository(namespace, name, self.kind) is None:
+            moved = self.hub.store.moved(namespace, name, self.kind)
+            namespace, _, name = moved.id.partition("/") if moved else (namespace, "", name)
+        return self.repository_named(namespace, name, self.kind)
 
     def repository_named(self, namespace: str, name: str, kind: str) -> Repository:
         """A repository that the caller may read.
@@ -84,7 +88,7 @@ class Context:
             return repo
         if not owner:
             raise RefusalError(401, "Invalid username or password.", "RepoNotFound")
-        raise RefusalError(404, f"Repository not found: {namespace}/{name}", "RepoNotFound")
+        raise RefusalError(404, "Repository not found", "RepoNotFound")
 
     def commit(self, repo: Repository, revision: str = "") -> str:
         """Commit id of a revision, by default the one of the path, or `main`.
@@ -114,6 +118,17 @@ class Context:
 
     def url(self, repo: Repository, *rest: str) -> str:
         return "/".join((self.endpoint, repo.location, *(quote(part) for part in rest)))
+
+
+def _token(authorization: str) -> bytes:
+    """The token of a header: `Bearer TOKEN`, or the password of `Basic`, which git sends."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return value.encode("utf-8", "replace") if scheme == "Bearer" else b""
+    try:
+        return base64.b64decode(value, validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 Handler = Callable[[Context], Response]

@@ -152,6 +152,12 @@ def _signed(context: Context, action: str) -> tuple[Repository, str, int]:
     return repo, sha256, int(size)
 
 
+def _as_asked(context: Context) -> dict[str, dict[str, str]]:
+    """The caller's own credentials for the next request, which git-lfs does not add by itself."""
+    sent = context.request.headers.get("authorization", "")
+    return {"header": {"Authorization": sent}} if sent.lower().startswith("basic ") else {}
+
+
 def _batch_object(
     context: Context, repo: Repository, operation: str, item: Any, xet_run: Path | None
 ) -> dict[str, Any]:
@@ -171,5 +177,5 @@ def _batch_object(
         answer["actions"] = {operation: {"href": href}}
     if operation == "upload" and not present:
         verify_href = f"{context.endpoint}/{repo.location}.git/info/lfs/objects/verify"
-        answer["actions"]["verify"] = {"href": verify_href}
+        answer["actions"]["verify"] = {"href": verify_href, **_as_asked(context)}
     return answer

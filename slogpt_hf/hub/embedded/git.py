@@ -1,4 +1,4 @@
-"""Git plumbing on one bare repository: the only module that starts `git`.
+"""Git plumbing on one bare repository; only here and in `git_http` is `git` started.
 
 Every command runs without the user's and the system's configuration and, through `GIT_DIR`, on
 this repository only. Commands inherit the hub's folder lock, so that a command which outlives a
@@ -23,16 +23,26 @@ NO_OBJECT = "0" * 40
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,19})\n"
 )
-_POINTER_SIZES = range(120, 160)
-_OPTIONS = ("-c", "core.fsync=committed,reference", "-c", "core.filesRefLockTimeout=10000")
+POINTER_SIZES = range(120, 160)
+"""Bytes of a blob that may be a pointer."""
+OPTIONS = tuple(
+    part
+    for setting in (
+        "core.fsync=committed,reference",
+        "core.filesRefLockTimeout=10000",
+        "core.hooksPath=/dev/null",  # nothing that lies in a repository runs
+    )
+    for part in ("-c", setting)
+)
 
 
 class GitError(Exception):
     """A git command that ended with exit status `status`; the message is git's own."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, output: bytes = b"") -> None:
         super().__init__(message)
         self.status = status
+        self.output = output
 
 
 @dataclass(frozen=True)
@@ -125,23 +135,24 @@ def git(
     Raises:
         GitError: the command ended with an error.
     """
-    command = ["git", *_OPTIONS, *arguments]
+    command = ["git", *OPTIONS, *arguments]
     done = subprocess.run(
         command,
         input=stdin,
         capture_output=True,
         cwd=cwd or repo.git_dir,
-        env={**_environment(), "GIT_DIR": str(repo.git_dir), **(env or {})},
+        env={**environment(), "GIT_DIR": str(repo.git_dir), **(env or {})},
         pass_fds=(repo.lock_fd,),
         check=False,
     )
     if done.returncode:
         message = done.stderr.decode(errors="replace").strip()
-        raise GitError(message or f"git {arguments[0]} failed", done.returncode)
+        raise GitError(message or f"git {arguments[0]} failed", done.returncode, done.stdout)
     return done.stdout
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Variables with which git reads no configuration but the repository's own."""
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "LC_ALL": "C",
@@ -158,11 +169,16 @@ def _environment() -> dict[str, str]:
 
 
 def resolve(repo: Repository, revision: str) -> str | None:
-    """Commit id of a branch, a tag, a full ref name or a (shortened) commit id, in this order."""
+    """Commit id of a branch, a tag, a full ref name or a (shortened) commit id, in this order.
+
+    Full names are those of branches, tags and pull requests (`refs/pr/1`).
+    """
     if revision == "HEAD":
         revision = "main"
     if revision.startswith(("refs/heads/", "refs/tags/")):
         candidates = [revision] if names.is_ref_name(revision.split("/", 2)[2]) else []
+    elif names.is_pull_ref(revision):
+        candidates = [revision]
     else:
         candidates = (
             [f"refs/heads/{revision}", f"refs/tags/{revision}"]
@@ -180,9 +196,11 @@ def resolve(repo: Repository, revision: str) -> str | None:
     return None
 
 
-def branch_head(repo: Repository, branch: str) -> str | None:
-    """Commit id of a branch; tags and commit ids do not count."""
-    return resolve(repo, f"refs/heads/{branch}")
+def writable_ref(repo: Repository, name: str) -> str | None:
+    """The full name of an existing branch or pull request; None for tags, commit ids and others."""
+    short = name.removeprefix("refs/heads/")
+    ref = name if names.is_pull_ref(name) else f"refs/heads/{short}"
+    return ref if resolve(repo, ref) else None
 
 
 def read_blobs(repo: Repository, oids: Iterable[str]) -> list[bytes]:
@@ -212,7 +230,7 @@ def tree(repo: Repository, commit: str) -> Mapping[str, Entry]:
             entries[path] = Entry(
                 path, mode, kind == "tree", oid, 0 if kind == "tree" else int(size)
             )
-    small = [e for e in entries.values() if not e.is_folder and e.size in _POINTER_SIZES]
+    small = [e for e in entries.values() if not e.is_folder and e.size in POINTER_SIZES]
     for entry, blob in zip(small, read_blobs(repo, (e.oid for e in small)), strict=True):
         if pointer := parse_pointer(blob):
             entries[entry.path] = Entry(
@@ -221,11 +239,17 @@ def tree(repo: Repository, commit: str) -> Mapping[str, Entry]:
     return entries
 
 
-def log(repo: Repository, commit: str, *, path: str = "", limit: int = 0) -> list[CommitFacts]:
-    """Commits from `commit` backwards, first the newest; `limit` 0 means all of them."""
+def log(
+    repo: Repository, commit: str, *, path: str = "", limit: int = 0, without: str = ""
+) -> list[CommitFacts]:
+    """Commits from `commit` backwards, first the newest; `limit` 0 means all of them.
+
+    `path` keeps those that change it, `without` leaves out a commit and those before it.
+    """
     arguments = ["log", "-z", "--format=%H%n%ct%n%s%n%b"]
     arguments += [f"--max-count={limit}"] if limit else []
-    output = git(repo, *arguments, commit, "--", *([path] if path else []))
+    arguments += [commit, *([f"^{without}"] if without else [])]
+    output = git(repo, *arguments, "--", *([path] if path else []))
     facts = []
     for record in output.decode("utf-8", "replace").split("\0"):
         if record:

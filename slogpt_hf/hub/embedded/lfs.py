@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlencode
@@ -28,6 +29,11 @@ def object_size(repo: Repository, sha256: str) -> int | None:
         return object_path(repo, sha256).stat().st_size
     except FileNotFoundError:
         return None
+
+
+def stored_at(repo: Repository, sha256: str) -> datetime:
+    """When an object that is there was stored."""
+    return datetime.fromtimestamp(object_path(repo, sha256).stat().st_mtime, UTC)
 
 
 def pieces(body: BinaryIO) -> Iterator[memoryview]:
@@ -69,6 +75,17 @@ def receive(repo: Repository, sha256: str, size: int, content: Iterable[memoryvi
             Path(file.name).unlink(missing_ok=True)
     for folder in (final.parent, final.parent.parent, final.parent.parent.parent):
         fsync_folder(folder)
+
+
+def write_whole(incoming: Path, path: Path, text: str) -> None:
+    """Write a small file; readers see the old one or the new one."""
+    descriptor, name = tempfile.mkstemp(dir=incoming, prefix="file-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(path)
+    fsync_folder(path.parent)
 
 
 def fsync_folder(folder: Path) -> None:

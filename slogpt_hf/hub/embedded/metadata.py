@@ -1,22 +1,17 @@
-"""What the Hub says about a repository: `model_info`, tree entries, and the card's metadata."""
+"""What the Hub says about a repository: `model_info`, tree entries, and the tags of its card."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-import yaml
-
-from slogpt_hf.hub.embedded import git
+from slogpt_hf.hub.embedded import cards, git
 from slogpt_hf.hub.embedded.git import Entry, Repository
 from slogpt_hf.hub.embedded.store import read_settings
 
-_FRONT_MATTER = re.compile(r"\A(?:\ufeff)?---[ \t]*\r?\n(.*?)\r?\n?^---[ \t]*\r?$", re.S | re.M)
-_CARD_LIMIT = 1024 * 1024
 _TAG_PREFIXES = {
     "license": "license:",
     "datasets": "dataset:",
@@ -26,37 +21,10 @@ _TAG_PREFIXES = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases, so that a small card cannot stand for a huge value."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed in card metadata")
-        return super().compose_node(parent, index)
-
-
-def card_metadata(text: str) -> dict[str, Any]:
-    """The YAML mapping at the head of a card; empty where there is none.
-
-    Raises:
-        ValueError: the head is not YAML or not a mapping.
-    """
-    match = _FRONT_MATTER.match(text)
-    if not match:
-        return {}
-    try:
-        data = yaml.load(match[1], Loader=_Loader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(f"The card's metadata is not valid YAML: {error}") from None
-    if data is not None and not isinstance(data, dict):
-        raise ValueError("The card's metadata is not a mapping.")
-    return {str(key): value for key, value in (data or {}).items()}
-
-
 def readme(repo: Repository, commit: str) -> str:
     """Text of README.md; empty where there is none or it is not a plain file of sensible size."""
-    entry = git.tree(repo, commit).get("README.md")
-    if entry is None or entry.is_folder or entry.lfs or entry.size > _CARD_LIMIT:
+    entry = git.tree(repo, commit).get(cards.FILE)
+    if entry is None or entry.is_folder or entry.lfs or entry.size > cards.LIMIT:
         return ""
     return git.read_blobs(repo, [entry.oid])[0].decode("utf-8", "replace")
 
@@ -64,7 +32,7 @@ def readme(repo: Repository, commit: str) -> str:
 @lru_cache(maxsize=256)
 def _card(repo: Repository, commit: str) -> Mapping[str, Any]:
     try:
-        return card_metadata(readme(repo, commit))
+        return cards.metadata(readme(repo, commit))
     except ValueError:
         return {}
 

@@ -17,6 +17,7 @@ RESERVED_NAMESPACES = frozenset(
 _ID_PART = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _COMMIT_PREFIX = re.compile(r"[0-9a-f]{7,40}")
+_PULL_REF = re.compile(r"refs/pr/[1-9][0-9]{0,8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REF_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|\.lock(?:/|$)|(?:^|/)[.-]")
 
@@ -33,6 +34,19 @@ def is_repo_id(namespace: str, name: str) -> bool:
     )
 
 
+def require_repo_id(namespace: str, name: str) -> None:
+    """
+    Raises:
+        RefusalError: 400 for a name that the Hub would not take.
+    """
+    if not is_repo_id(namespace, name):
+        raise RefusalError(
+            400,
+            f"Invalid repository id {namespace[:100]}/{name[:100]}: letters, digits, '-', '_'"
+            " and '.' (not doubled, not at an end), at most 96 characters in all.",
+        )
+
+
 def is_ref_name(name: str) -> bool:
     """Whether `name` can follow `refs/heads/` or `refs/tags/`."""
     return (
@@ -43,6 +57,10 @@ def is_ref_name(name: str) -> bool:
         and name not in ("@", "HEAD")
         and _is_text(name)
     )
+
+
+def is_pull_ref(name: str) -> bool:
+    return _PULL_REF.fullmatch(name) is not None
 
 
 def is_commit_id(text: str) -> bool:
@@ -61,8 +79,11 @@ def repo_path(path: str) -> str:
     """A path inside a repository, checked.
 
     Raises:
-        RefusalError: 400 for an empty or absolute path, `.`, `..`, `.git` segments, NUL, no UTF-8.
+        RefusalError: 400 for an empty or absolute path, `.`, `..`, `.git` segments, NUL, no UTF-8;
+            422 for a backslash, which separates folders where Windows users download.
     """
+    if "\\" in path:
+        raise RefusalError(422, f"A path cannot have a backslash: {path[:200]!r}.")
     parts = path.split("/")
     if (
         not path

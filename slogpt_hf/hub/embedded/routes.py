@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from slogpt_hf.hub.embedded import api, files, git, pages, xet
+from slogpt_hf.hub.embedded import api, discussions, files, git, git_http, pages, repos, xet
 from slogpt_hf.hub.embedded.context import Context, Handler, Hub, Route
 from slogpt_hf.hub.embedded.git import located
 from slogpt_hf.hub.embedded.store import KINDS
@@ -14,14 +14,18 @@ _OF_THE_HUB = (
     Route("GET", "", pages.index),
     Route("GET", "api/whoami-v2", api.whoami),
     Route("POST", "api/validate-yaml", api.validate_yaml),
-    Route("POST", "api/repos/create", api.create_repo),
-    Route("DELETE", "api/repos/delete", api.delete_repo),
+    Route("POST", "api/repos/create", repos.create_repo),
+    Route("DELETE", "api/repos/delete", repos.delete_repo),
+    Route("POST", "api/repos/move", repos.move_repo),
+    Route("GET", "api/settings/repositories", repos.list_owned),
+    Route("GET", "api/organizations/{ns}/settings/repositories", repos.list_owned),
 )
 
 
 def _api(kind: str) -> tuple[Route, ...]:
     """The routes of repositories of a kind."""
     repo, page = f"api/{kind}s/{{ns}}/{{name}}", located("{ns}/{name}", kind)
+    talk = f"{repo}/discussions"
     batch = f"{page}.git/info/lfs/objects"
     table: tuple[tuple[str, str, Handler], ...] = (
         ("GET", f"api/{kind}s", api.list_models),
@@ -29,7 +33,7 @@ def _api(kind: str) -> tuple[Route, ...]:
         ("GET", f"{repo}/revision/{{rev}}", api.model_info),
         ("GET", f"{repo}/auth-check", api.auth_check),
         ("GET", f"{repo}/auth-check/write", api.auth_check_write),
-        ("PUT", f"{repo}/settings", api.update_settings),
+        ("PUT", f"{repo}/settings", repos.update_settings),
         ("GET", f"{repo}/refs", api.refs),
         ("GET", f"{repo}/commits/{{rev}}", api.list_commits),
         ("GET", f"{repo}/tree/{{rev}}", api.list_tree),
@@ -41,6 +45,18 @@ def _api(kind: str) -> tuple[Route, ...]:
         ("DELETE", f"{repo}/tag/{{rev}}", api.delete_tag),
         ("POST", f"{repo}/branch/{{rev}}", api.create_branch),
         ("DELETE", f"{repo}/branch/{{rev}}", api.delete_branch),
+        ("POST", f"{repo}/super-squash/{{rev}}", repos.super_squash),
+        ("GET", f"{repo}/lfs-files", repos.list_lfs_files),
+        ("POST", f"{repo}/lfs-files/batch", repos.delete_lfs_files),
+        ("GET", talk, discussions.list_discussions),
+        ("POST", talk, discussions.create),
+        ("GET", f"{talk}/{{num}}", discussions.details),
+        ("POST", f"{talk}/{{num}}/comment", discussions.add_comment),
+        ("POST", f"{talk}/{{num}}/comment/{{id}}/edit", discussions.edit_comment),
+        ("POST", f"{talk}/{{num}}/comment/{{id}}/hide", discussions.hide_comment),
+        ("POST", f"{talk}/{{num}}/title", discussions.rename),
+        ("POST", f"{talk}/{{num}}/status", discussions.change_status),
+        ("POST", f"{talk}/{{num}}/merge", discussions.merge),
         ("GET", f"{repo}/xet-read-token/{{rev*}}", xet.read_token),
         ("GET", f"{repo}/xet-write-token/{{rev*}}", xet.write_token),
         ("POST", f"{batch}/batch", files.batch),
@@ -49,7 +65,12 @@ def _api(kind: str) -> tuple[Route, ...]:
         ("GET", f"{page}/raw/{{rev}}/{{path*}}", files.raw),
         ("GET", page, pages.repository),
     )
-    return tuple(Route(*row, kind) for row in table)
+    smart = [
+        (method, f"{page}{suffix}/{path}", handler)
+        for method, path, handler in git_http.ROUTES
+        for suffix in (".git", "")
+    ]
+    return tuple(Route(*row, kind) for row in (*table, *smart))
 
 
 def _lfs(kind: str) -> tuple[Route, ...]:
@@ -104,5 +125,5 @@ def _find(hub: Hub, request: Request) -> tuple[Handler, Context]:
 def _lacks_namespace(path: tuple[str, ...]) -> bool:
     """Whether the path is one of the Hub's own repositories without a namespace, like `gpt2`."""
     if path[:2] in (("api", "models"), ("api", "datasets")):
-        return len(path) == 3 or path[3] in _BELOW_A_REPOSITORY
+        return len(path) == 3 or (len(path) > 3 and path[3] in _BELOW_A_REPOSITORY)
     return path[2 if path[0] == "datasets" else 1 :][:1] == ("resolve",)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import secrets
 import shutil
 import socket
@@ -41,6 +42,7 @@ Intercept = Callable[[Request], Response | None]
 DRAIN_LIMIT = 64 * 1024 * 1024
 IDLE_SECONDS = 120.0
 STOP_SECONDS = 5.0
+_REQUEST_ID = re.compile(r"[!-~]{1,200}")
 
 _logger = logging.getLogger("slogpt_hf.hub.embedded")
 
@@ -245,7 +247,19 @@ class _Connection(BaseHTTPRequestHandler):
                 RefusalError(500, "The embedded hub failed; its log says where.")
             )
 
+    def _request_id(self) -> str:
+        """The client's own, as the Hub does it, where it has one that can be sent back."""
+        sent = self.headers.get("X-Request-Id") or self.headers.get("X-Amzn-Trace-Id") or ""
+        return sent if _REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+
     def _send(self, response: Response) -> None:
+        try:
+            self._send_all(response)
+        finally:
+            if isinstance(response.body, FileSlice) and response.body.temporary:
+                response.body.path.unlink(missing_ok=True)
+
+    def _send_all(self, response: Response) -> None:
         body = response.body
         length = body.length if isinstance(body, FileSlice) else len(body)
         self.send_response(response.status)
@@ -253,7 +267,7 @@ class _Connection(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if response.status != 304:
             self.send_header("Content-Length", str(length))
-        self.send_header("X-Request-Id", secrets.token_hex(8))
+        self.send_header("X-Request-Id", self._request_id())
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()

@@ -35,8 +35,14 @@ KINDS = ("model", "dataset")
 # No model's namespace is called datasets, see `names`.
 _REPOSITORIES = {"model": "[!.]*/*.git", "dataset": "datasets/[!.]*/*.git"}
 _MINE = tuple(f"{pattern}/{SETTINGS}" for pattern in _REPOSITORIES.values())
+_MOVES_FOLLOWED = 8
 _NOTHING = {".DS_Store", ".gitkeep", "lost+found"}  # in folders that people call empty
-_STALE = ("*.lock", "refs/**/*.lock", "objects/*/tmp_obj_*")
+_STALE = (
+    "*.lock",
+    "refs/**/*.lock",
+    "objects/*/tmp_*",  # objects and packs that were being written
+    "objects/tmp_objdir-*",  # pushes that had not been accepted
+)
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,9 @@ class Store:
         Raises:
             RefusalError: 400 for a name that the Hub would not take, 409 if it exists.
         """
-        if not names.is_repo_id(namespace, name):
-            raise RefusalError(
-                400,
-                f"Invalid repository id {namespace[:100]}/{name[:100]}: letters, digits, '-', '_'"
-                " and '.' (not doubled, not at an end), at most 96 characters in all.",
-            )
+        names.require_repo_id(namespace, name)
+        if taken := self.repository(namespace, name, kind):
+            raise _taken(taken)
         repo = self._repository(namespace, name, kind)
         draft_dir = Path(tempfile.mkdtemp(dir=self.incoming, prefix="new-"))
         draft = Repository(repo.id, draft_dir, self.incoming, self.lock_fd)
@@ -103,15 +106,54 @@ class Store:
             draft_dir.chmod(0o755)
             repo.git_dir.parent.mkdir(parents=True, exist_ok=True)
             draft_dir.rename(repo.git_dir)
+            self._alias(repo).unlink(missing_ok=True)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                raise RefusalError(409, f"You already created this {kind} repo") from None
+                raise _taken(repo) from None
             raise
         finally:
             shutil.rmtree(draft_dir, ignore_errors=True)
         for folder in (repo.git_dir.parent, repo.git_dir.parent.parent, self.folder):
             lfs.fsync_folder(folder)
         return repo
+
+    def move(self, repo: Repository, namespace: str, name: str) -> Repository:
+        """Give a repository another name, by one rename; the old one is remembered.
+
+        Raises:
+            RefusalError: 400 for a name that the Hub would not take, 409 if it is taken.
+        """
+        names.require_repo_id(namespace, name)
+        moved = self._repository(namespace, name, repo.kind)
+        moved.git_dir.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if moved.git_dir == repo.git_dir:
+                raise OSError(errno.ENOTEMPTY, "")
+            repo.git_dir.rename(moved.git_dir)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            taken = f"A {repo.kind} repository called {moved.id} already exists"
+            raise RefusalError(409, taken) from None
+        self._alias(repo).parent.mkdir(parents=True, exist_ok=True)
+        lfs.write_whole(self.incoming, self._alias(repo), moved.id)
+        for folder in (repo.git_dir.parent, moved.git_dir.parent, moved.git_dir.parent.parent):
+            lfs.fsync_folder(folder)
+        return moved
+
+    def moved(self, namespace: str, name: str, kind: str) -> Repository | None:
+        """The repository that once had this name; None where there is none."""
+        for _ in range(_MOVES_FOLLOWED):
+            if not names.is_repo_id(namespace, name):
+                return None
+            try:
+                now = self._alias(self._repository(namespace, name, kind)).read_text("utf-8")
+            except FileNotFoundError:
+                return None
+            namespace, _, name = now.partition("/")
+            if repo := self.repository(namespace, name, kind):
+                return repo
+        return None
 
     def delete(self, repo: Repository) -> None:
         """Remove a repository: one rename, then the files."""
@@ -120,10 +162,30 @@ class Store:
         lfs.fsync_folder(repo.git_dir.parent)
         shutil.rmtree(grave, ignore_errors=True)
 
+    def _alias(self, repo: Repository) -> Path:
+        """Where the new name of a repository that had this one is written."""
+        return self.folder / MARKER / "moved" / repo.kind / repo.id.lower()
+
     def _repository(self, namespace: str, name: str, kind: str) -> Repository:
+        """The repository of this id in whatever case its folders have; a name is taken once."""
+        home = self.folder if kind == "model" else self.folder / f"{kind}s"
+        namespace = _spelled(home, namespace)
+        name = _spelled(home / namespace, f"{name}.git").removesuffix(".git")
         repo_id = f"{namespace}/{name}"
         git_dir = self.folder / f"{git.located(repo_id, kind)}.git"
         return Repository(repo_id, git_dir, self.incoming, self.lock_fd, kind)
+
+
+def _taken(repo: Repository) -> RefusalError:
+    return RefusalError(409, f"You already created this {repo.kind} repo")
+
+
+def _spelled(folder: Path, name: str) -> str:
+    """`name` as it is spelled in a folder that has it in another case."""
+    if (folder / name).exists() or not folder.is_dir():
+        return name
+    same = (path.name for path in folder.iterdir() if path.name.lower() == name.lower())
+    return min(same, default=name)
 
 
 def read_settings(repo: Repository) -> Mapping[str, Any]:
@@ -138,13 +200,7 @@ def read_settings(repo: Repository) -> Mapping[str, Any]:
 def write_settings(repo: Repository, **changes: object) -> None:
     """Change settings; readers see the old ones or the new ones."""
     text = json.dumps({**read_settings(repo), **changes})
-    descriptor, name = tempfile.mkstemp(dir=repo.incoming, prefix="settings-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(repo.git_dir / SETTINGS)
-    lfs.fsync_folder(repo.git_dir)
+    lfs.write_whole(repo.incoming, repo.git_dir / SETTINGS, text)
 
 
 @contextmanager
@@ -196,14 +252,18 @@ def _sweep_if_unused(folder: Path, incoming: Path, lock_fd: int) -> None:
     except BlockingIOError:
         return
     for path in incoming.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
     for settings in chain.from_iterable(map(folder.glob, _MINE)):
         for pattern in _STALE:
             for path in settings.parent.glob(pattern):
-                path.unlink(missing_ok=True)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _fsync_all(folder: Path) -> None:

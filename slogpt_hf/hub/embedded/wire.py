@@ -42,11 +42,15 @@ class RefusalError(Exception):
 
 @dataclass(frozen=True)
 class FileSlice:
-    """`length` bytes of the file `path` from `offset` on, sent without reading them into memory."""
+    """`length` bytes of the file `path` from `offset` on, sent without reading them into memory.
+
+    A `temporary` file is removed when it is sent.
+    """
 
     path: Path
     offset: int
     length: int
+    temporary: bool = False
 
 
 @dataclass(frozen=True)
