@@ -77,6 +77,7 @@ def test_rows_are_appended_and_the_originals_columns_are_its_own(
     assert acts["appended ids are never generated"] is True
     card = (folder / "README.md").read_text()
     assert "`eos` is id 38" in card and "The last 4 ids are new" in card
+    assert "No end token was trained" in card  # it is never generated
 
 
 def test_none_of_them_is_generated_where_it_would_be_the_likeliest(

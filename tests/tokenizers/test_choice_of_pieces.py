@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from slogpt_hf.checkpoints import Checkpoint, read_checkpoint
 from slogpt_hf.errors import CheckpointError, UsageError
 from slogpt_hf.tokenizers import check, check_choice, choose_tokenizer
+from slogpt_hf.tokenizers.check import load_tokenizer
 
 DATA = Path(__file__).parents[1] / "data" / "tokenizers"
 SIZE = 512
@@ -172,3 +173,22 @@ def test_another_model_in_an_artefact_is_found(checkpoint: Checkpoint, tmp_path:
     assert damaged is not None and damaged.startswith("tokenizer.model: ")
     path.unlink()  # as earlier versions wrote artefacts
     assert difference() is None
+
+
+def test_the_roles_of_pieces_and_of_a_tokenizer_are_the_models(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = place("tokenizer.model", tmp_path / "elsewhere")
+    choice = choose_tokenizer(checkpoint, tokenizer=str(path))
+    artefact = tmp_path / "artefact"
+    choice.write(artefact, checkpoint)
+    existing = choose_tokenizer(checkpoint, tokenizer=str(artefact))
+    tokenizer = load_tokenizer(artefact)
+    for each in (choice, existing):
+        for role in ("bos", "eos"):
+            assert each.special.ids[role] == getattr(tokenizer, f"{role}_token_id")
+    # No pad: what stands in has a row of its own, and texts are padded with it.
+    assert "pad" not in choice.special.ids
+    assert tokenizer.pad_token == (tokenizer.unk_token or tokenizer.eos_token)
+    assert tokenizer(["a", "a b c d"], padding=True)["attention_mask"][0][-1] == 0
+    assert "special_tokens" not in choice.fingerprint
