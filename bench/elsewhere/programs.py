@@ -29,8 +29,7 @@ def install(tools: Path) -> None:
     """Install what is missing below ``tools``."""
     if not (tools / "node_modules").is_dir():
         tools.mkdir(parents=True, exist_ok=True)
-        npm = ["npm", "install", "--ignore-scripts", "--no-save", "--omit=optional", *NPM]
-        npm += ["@node-llama-cpp/linux-x64"]
+        npm = ["npm", "install", "--prefix", str(tools), "--ignore-scripts", "--no-save", *NPM]
         subprocess.run(npm, cwd=tools, check=True, stdout=sys.stderr)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-warn-conflicts", "--target"]
     for name, (whole, alone) in PIP.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -13,11 +14,8 @@ from programs import LlamaCpp
 from transformers import AutoTokenizer
 
 from slogpt_hf.checkpoints import read_checkpoint
-from slogpt_hf.conversion import plan_conversion, write_model
 from slogpt_hf.tokenizers import choose_tokenizer
 
-CHARACTERS = Path(__file__).parents[2] / "tests" / "data" / "golden" / "slo-modern" / "ckpt.pt"
-LLAMA = artefacts.Case("LlamaForCausalLM", "silu", bias=False)
 LINES = [f"the king said {i} to the queen and {i * 7} words of a lord" for i in range(400)]
 TEXTS = ("the king said", "a lord.\nAnd 19", "  two  spaces ", "é 你", "words")
 
@@ -42,25 +40,35 @@ def _pieces(work: Path) -> Path:
     return path
 
 
-def tokenizer_stops(kind: str, llama: LlamaCpp) -> str | None:
-    """What llama.cpp says of a kind of tokenizer that it does not take; None if it does."""
+def _characters(work: Path) -> Path:
+    """A ``meta.pkl`` of letters."""
+    letters = [chr(code) for code in (10, *range(32, 127), *range(0x100, 0x400))]
+    letters = letters[: artefacts.SIZES["vocab_size"]]
+    ids = {letter: i for i, letter in enumerate(letters)}
+    content = {"vocab_size": len(ids), "stoi": ids, "itos": dict(enumerate(letters))}
+    path = work / "meta.pkl"
+    path.write_bytes(pickle.dumps(content))
+    return path
+
+
+def tokenizer_stops(kind: str, case: artefacts.Case, llama: LlamaCpp) -> str | None:
+    """What llama.cpp says of a kind of tokenizer in a class's artefact; None if it takes it."""
     with tempfile.TemporaryDirectory(prefix="slogpt-hf-elsewhere-") as name:
         work = Path(name)
+        model = artefacts.write(case, work)
+        checkpoint = read_checkpoint(work / "ckpt.pt", {"activation": case.activation})
         if kind == "characters":
-            model, path, tokenizer = work / "model", CHARACTERS, None
-            model.mkdir()
-            write_model(read_checkpoint(path), plan_conversion(read_checkpoint(path)), model)
+            choice = choose_tokenizer(checkpoint, dataset=str(_characters(work)))
         else:
-            model, path = artefacts.write(LLAMA, work), work / "ckpt.pt"
-            tokenizer = str(_pieces(work))
-        checkpoint = read_checkpoint(path)
-        choose_tokenizer(checkpoint, tokenizer=tokenizer).write(model, checkpoint)
+            choice = choose_tokenizer(checkpoint, tokenizer=str(_pieces(work)))
+        choice.write(model, checkpoint)
         right = AutoTokenizer.from_pretrained(model)
+        texts = TEXTS if kind == "sentencepiece" else TEXTS[:3]
         try:
-            found = llama.tokens(model, list(TEXTS), work)
+            found = llama.tokens(model, list(texts), work)
         except RefusedError as refused:
             return str(refused)
-        for text, ids in zip(TEXTS, found, strict=True):
+        for text, ids in zip(texts, found, strict=True):
             if ids not in (right(text)["input_ids"], right(text)["input_ids"][1:]):
                 return f"it encodes {text!r} otherwise"
         return None

@@ -113,7 +113,8 @@ def _place(
     result = f"computes with another {' and another '.join(WORDS[field] for field in fields)}"
     if not fields:
         result = "no more than rounding differs" if _right(worst) else "computes something else"
-    if stops := table()["tokenizers"].get(tokenizer, {}).get(program):
+    stops = table()["tokenizers"].get(tokenizer, {}).get(about[0][1]["class"])
+    if stops and program == "llama.cpp":  # the others were given a tokenizer or need none
         result += f"; that is of the weights, since it does not take the tokenizer: {stops}"
     return Place(program, versions, not _right(worst), result, worst)
 

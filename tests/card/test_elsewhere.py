@@ -79,6 +79,8 @@ def test_what_a_program_does_with_an_architecture(
 def test_a_tokenizer_that_is_not_taken_is_told() -> None:
     assert "does not take the tokenizer" in told(LLAMA, tokenizer="characters")[1]
     assert "tokenizer" not in told(LLAMA, tokenizer="sentencepiece")[1]
+    assert "does not take the tokenizer" in told(STABLELM, tokenizer="sentencepiece")[1]
+    assert "tokenizer" not in told(LLAMA, "onnxruntime", tokenizer="characters")[1]
     assert "tokenizer" not in told(LLAMA)[1]
 
 

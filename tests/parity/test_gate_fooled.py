@@ -223,3 +223,21 @@ def test_a_config_that_asks_for_other_tensors_is_an_error(
     set_config(folder, **fields)
     with pytest.raises(CheckpointError, match=r"(missing|unexpected) tensors"):
         verify_artefact(checkpoint, folder)
+
+
+def test_a_tied_head_is_stored_twice_or_as_earlier_versions_did(artefact: Artefact) -> None:
+    checkpoint, folder = artefact(**STABLELM, tied=True)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    head, embedding = tensors["lm_head.weight"], tensors["model.embed_tokens.weight"]
+    assert torch.equal(head, embedding)
+    twice = verify_artefact(checkpoint, folder)
+    save_file({n: t for n, t in tensors.items() if n != "lm_head.weight"}, path, {"format": "pt"})
+    once = verify_artefact(checkpoint, folder)
+    for report in (twice, once):
+        outcomes = {control.name: control.outcome for control in report.controls}
+        assert report.passed and outcomes["head tied wrongly"] == "caught"
+        assert "missed" not in outcomes.values()
+    save_file(tensors | {"lm_head.weight": head + 1e-6}, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="ties the head"):
+        verify_artefact(checkpoint, folder)

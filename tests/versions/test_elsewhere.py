@@ -97,6 +97,7 @@ def artefacts(
         convert(name, slo_checkpoint(**arguments))
     llama = {"use_rope": True, "use_rmsnorm": True, "use_swiglu": True, "bias": False}
     convert("theta", slo_checkpoint(**llama, rope_theta=500_000.0))
+    convert("tied head", slo_checkpoint(use_rope=True, use_swiglu=True, bias=False))  # a StableLM
     convert("bfloat16", slo_checkpoint(**llama, dtype="bfloat16"))
     characters = golden("slo-classic")
     for roles in ((), ("pad", "eos", "bos", "unk")):
