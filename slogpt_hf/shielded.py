@@ -67,6 +67,8 @@ def run_shielded(
         words = stderr.read(MOST_STDERR)
     if code == 0:
         return ""
+    if code < 0:
+        return f"was ended by signal {-code}, as where memory runs out."
     lines = words.decode("utf-8", "replace").strip().splitlines() or ["it ended early"]
     return without_secrets(first_line(lines[-1], MOST_WORDS)) + "."
 

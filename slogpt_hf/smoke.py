@@ -6,6 +6,7 @@ token nor network: the models of a hub are what others wrote.
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 import tempfile
@@ -127,7 +128,10 @@ def load_release(
         n_bytes = sum(each.n_bytes for each in tree.values())
         with progress.client_stage("download", n_bytes), readable_errors("downloading", repo_id):
             snapshot = hub.api.snapshot_download(
-                repo_id, revision=tag, cache_dir=home / "hub", allow_patterns=list(tree)
+                repo_id,
+                revision=tag,
+                cache_dir=home / "hub",
+                allow_patterns=list(map(glob.escape, tree)),
             )
         return _loaded(home, Path(snapshot), repo_id, tag, record)
 
@@ -153,14 +157,11 @@ def _loaded(
 ) -> Check:
     """The check of what lies in ``snapshot``, below the cache in ``home``."""
     if record is None:
-        record = (
-            parsed((snapshot / RECORD_FILE).read_bytes())
-            if (snapshot / RECORD_FILE).is_file()
-            else {}
-        )
-    if not is_record(record):
+        beside = snapshot / RECORD_FILE
+        record = parsed(beside.read_bytes()) if beside.is_file() else {}
+    if not record or not is_record(record):
         raise ReleaseError(f"there is no {RECORD_FILE} that lists its files")
-    digests = {path.name: sha256_of(path) for path in snapshot.iterdir()}
+    digests = {path.name: sha256_of(path) for path in snapshot.iterdir() if path.is_file()}
     files = {name: each for name, each in record["files"].items() if _is_loaded(name)}
     problems = [f"{name} is missing" for name in sorted(files.keys() - digests.keys())]
     problems += [

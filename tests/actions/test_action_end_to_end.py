@@ -40,7 +40,8 @@ def release(machine: Callable[..., Machine], expressions: Expressions, tmp_path:
     count = iter(range(100))
 
     def run(event: Event, **inputs: str) -> Job:
-        given = {"repo-id": "me/model", "hub": str(tmp_path / "hub"), **WHERE, **inputs}
+        given = {"repo-id": "me/model", "hub": str(tmp_path / "hub"), "smoke": "false"}
+        given |= {**WHERE, **inputs}
         given["checkpoints"] = "out/**/ckpt.pt"
         steps = [
             {"uses": "actions/checkout@v7"},
@@ -79,7 +80,7 @@ def test_a_push_releases_what_is_new_and_a_rerun_nothing(
 ) -> None:
     origin.commit(**golden("slo-modern", "out"))
     push = origin.push()
-    first = release(push)
+    first = release(push, smoke="")  # as where nothing is said
     assert first.status == "success", first.log.text
     assert stages(first) == ["prepare", "prove", "publish", "report"]
     told = outputs(first)
@@ -88,6 +89,7 @@ def test_a_push_releases_what_is_new_and_a_rerun_nothing(
     assert json.loads(Path(told["report"]).read_text())["passed"] is True
     assert (Path(told["artefact-path"]) / "config.json").is_file()
     assert "v1.0.0" in first.summary
+    assert "Loaded by its tag in a clean process: `LlamaForCausalLM" in first.summary
     assert tags(tmp_path / "hub") == {"v1.0.0"}
 
     again = release(replace(push, attempt=2))
@@ -204,6 +206,7 @@ def test_the_reusable_workflow_releases_every_new_checkpoint(
             "checkpoints": "out/**/ckpt.pt",
             "hub-endpoint": hub.endpoint,
             "image": "present",
+            "smoke": "false",
         },
         "secrets": {"hf-token": "${{ secrets.HF_TOKEN }}"},
     }

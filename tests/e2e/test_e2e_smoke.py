@@ -247,6 +247,30 @@ def test_one_that_takes_too_long_is_said(
     assert outcome.code == 4 and "did not end within 0 minutes" in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "was ended by signal 9, as where memory runs out"),
+        ("print('nothing')", "gave no answer"),
+        (
+            "import pathlib, sys; pathlib.Path(sys.argv[1], 'answer.json').write_text('[1]')",
+            "gave no answer",
+        ),
+        ("raise ValueError('hf_abcdefghijklmnopqrstuvwxyz \\x1b[31m')", "ValueError: "),
+    ],
+)
+def test_whatever_becomes_of_the_process_is_one_message(
+    code: str, words: str, artefact: Path, hub: Path, cli: Cli, monkeypatch: Any, tmp_path: Path
+) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(code)
+    monkeypatch.setattr(smoke, "CHILD", child)
+    outcome = cli("push", artefact, "--repo-id", REPO, "--hub", hub, "-q")
+    assert outcome.code == 4 and words in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert "abcdefghijklmnop" not in outcome.text and "\x1b" not in outcome.text
+
+
 def test_the_process_that_loads_has_no_token(
     artefact: Path,
     hub: Path,

@@ -142,8 +142,11 @@ def test_what_was_proven_elsewhere_is_published(minimal: Any, tmp_path: Path) ->
     arguments = ["convert-model", str(MODERN), str(MODERN / "ckpt.pt"), str(out), "--quiet"]
     assert run(arguments) == 0
     assert "Converted by" in minimal("card", out).stdout
-    pushed = minimal("push", out, "--repo-id", "me/x", "--hub", hub)
+    pushed = minimal("push", out, "--repo-id", "me/x", "--hub", hub, "--smoke")
     assert pushed.returncode == 0 and "Released me/x 1.0.0" in pushed.stdout
+    assert "load    not checked: not loaded: needs torch, transformers\n" in pushed.stdout
+    refused = minimal("verify-release", "me/x@v1.0.0", "--hub", hub, "--load")
+    assert refused.returncode == 2 and "--load takes torch, transformers, not" in refused.stderr
     # What changed since it was proven is not.
     (out / "config.json").write_text("{}")
     refused = minimal("push", out, "--repo-id", "me/y", "--hub", hub)
