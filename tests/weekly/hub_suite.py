@@ -25,7 +25,7 @@ import huggingface_hub
 from slogpt_hf.hub.embedded import serve
 
 HERE = Path(__file__).parent
-TOKEN = "hub-suite"
+TOKEN = "hf_of_the_hub_suite"  # some tests tell tokens by their beginning
 LEAST = 0.95
 _KEPT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", "SYSTEMROOT")
 
@@ -89,27 +89,10 @@ def run(root: Path, endpoint: str, folder: Path, arguments: list[str]) -> Path:
         "HUB_SUITE_REPORT": str(report),
         "HUB_SUITE_LEFT_OUT": str(HERE / "hub_suite_left_out.txt"),
     }
-    own = (
-        "-o",
-        "addopts=",
-        "-o",
-        "log_cli=false",
-        "-p",
-        "no:cacheprovider",
-        "-q",
-        "--tb=short",
-        "-rf",
-    )
-    chosen = arguments or ["tests"]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *own,
-        "--timeout=120",
-        "--continue-on-collection-errors",
-        *chosen,
-    ]
+    # Without the plugin that sets the variables of their CI, which name a hub of its own.
+    own = ["-p", "no:env", "-p", "no:cacheprovider", "-o", "addopts=", "-o", "log_cli=false"]
+    own += ["-q", "--tb=short", "-rf", "--timeout=120", "--continue-on-collection-errors"]
+    command = [sys.executable, "-m", "pytest", *own, *(arguments or ["tests"])]
     subprocess.run(command, cwd=root, env=env, check=False)
     return report
 

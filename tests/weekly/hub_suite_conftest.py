@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, RepoUrl, constants
-from huggingface_hub.utils import _detect_agent
+from huggingface_hub.utils import _auth, _detect_agent
 
 from .testing_constants import ENDPOINT_PRODUCTION, ENDPOINT_STAGING, TOKEN, USER
 from .testing_utils import repo_name
@@ -83,7 +83,8 @@ def new_repo_id(api: HfApi) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def as_their_ci_does(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No warnings of experiments, no agent found in the environment, Xet where it is marked."""
+    """Each test as in a fresh process: no agent found, no token remembered; Xet where marked."""
+    monkeypatch.setattr(_auth, "_OAUTH_REFRESH_CACHE", None, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_EXPERIMENTAL_WARNING", True)
     monkeypatch.setattr(_detect_agent, "_registry", {"standardEnvVars": [], "harnesses": {}})
     if request.node.get_closest_marker("xet"):
