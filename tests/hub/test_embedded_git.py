@@ -180,6 +180,45 @@ def test_what_may_be_pushed(hub: RunningHub, api: HfApi, git: Git, tmp_path: Pat
     assert [e.summary for e in told.events if e.type == "commit"][-1] == "Write z.txt"  # type: ignore[attr-defined]
 
 
+def test_names_that_a_push_may_not_take(
+    hub: RunningHub, api: HfApi, git: Git, tmp_path: Path
+) -> None:
+    """A branch called like a commit would stand before the commit that somebody has pinned."""
+    clone = tmp_path / "clone"
+    git("clone", "-q", url(hub), clone)
+    pinned = git("rev-parse", "HEAD", cwd=clone)
+    commit(git, clone, "x.txt", b"x")
+    for ref in (f"heads/{pinned}", f"tags/{pinned}", "heads/HEAD", "heads/refs/heads/main",
+                "pr/1", "pr/99999999999", "pr/x", "pr/1/2"):  # fmt: skip
+        told = git("push", "-q", "origin", f"HEAD:refs/{ref}", cwd=clone, fails=True)
+        assert f"remote: 'refs/{ref}' cannot be pushed" in told
+    assert [ref.name for ref in api.list_repo_refs(REPO).branches] == ["main"]
+    assert api.create_discussion(REPO, "Still the first").num == 1
+    # Nor where one has it from before, put there by hand.
+    new = git("rev-parse", "HEAD", cwd=clone)
+    git("push", "-q", "origin", "main", cwd=clone)
+    git("--git-dir", hub.folder / f"{REPO}.git", "update-ref", f"refs/heads/{pinned}", new)
+    assert api.model_info(REPO, revision=pinned).sha == pinned
+    git("push", "-q", "origin", f":refs/heads/{pinned}", cwd=clone)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"garbage", {}, 400),
+        (b"", {}, 400),
+        (b"000epush-cert\n0000", {}, 400),
+        (b"0000", {"Content-Encoding": "gzip"}, 415),
+    ],
+)
+def test_what_is_no_push(
+    hub: RunningHub, api: HfApi, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    where = f"{url(hub)}/git-receive-pack"
+    assert httpx2.post(where, content=body, headers=headers).status_code == status
+    assert httpx2.post(f"{url(hub)}/git-upload-pack", content=b"garbage").status_code == 400
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

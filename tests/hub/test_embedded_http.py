@@ -300,6 +300,33 @@ def test_alias_bombs_are_not_expanded(hub: RunningHub) -> None:
     assert ask(hub, "POST", "/api/validate-yaml", payload)[0] == 400
 
 
+@pytest.mark.parametrize(
+    "card",
+    [
+        "foo: 0x" + "f" * 9000,
+        "tags: [0x" + "f" * 9000 + "]",
+        "foo: {2020-01-01: x}",
+        "foo: {!!binary aGk=: x}",
+        "tags: [!!binary aGk=, 2020-01-01]",
+        "foo: [.nan, .inf]",
+    ],
+)
+def test_a_card_cannot_break_the_listing(hub: RunningHub, card: str) -> None:
+    commit(hub, file("README.md", f"---\n{card}\n---\n".encode()))
+    for path in ("/api/models/me/m", "/api/models?full=1"):
+        status, _, body = ask(hub, "GET", path)
+        assert status == 200 and b"NaN" not in body and b"Infinity" not in body
+
+
+@pytest.mark.parametrize("head", ["Content-Length: " + "9" * 5000, "Transfer-Encoding: chunked"])
+def test_lengths_that_are_none(hub: RunningHub, head: str) -> None:
+    address = hub.endpoint.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=10) as connection:
+        request = f"POST /api/validate-yaml HTTP/1.1\r\nHost: x\r\n{head}\r\n\r\n-5\r\n{{}}\r\n"
+        connection.sendall(request.encode())
+        assert connection.recv(100)[:12] in (b"", b"HTTP/1.1 400")  # and no waiting for more
+
+
 def test_racing_commits_all_land(hub: RunningHub) -> None:
     statuses: list[int] = []
     barrier = threading.Barrier(6)

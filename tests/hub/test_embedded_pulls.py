@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError, RevisionNotFoundError
@@ -182,6 +184,20 @@ def test_what_is_refused(hub: RunningHub, api: HfApi) -> None:
         with pytest.raises(HfHubHTTPError, match="404"):
             wrong()
     assert len(api.get_discussion_details(REPO, 1).events) == 1
+
+
+@pytest.mark.parametrize("title", ["a\0bcd", "a\nb c", "  a ", "x" * 199 + " y"])
+def test_odd_titles_are_one_line(hub: RunningHub, api: HfApi, title: str) -> None:
+    header = {"key": "header", "value": {"summary": title, "description": ""}}
+    file = {"key": "file", "value": {"path": "x.txt", "content": "x"}}
+    answer = httpx2.post(
+        f"{hub.endpoint}/api/models/me/model/commit/main?create_pr=1",
+        content="\n".join(map(json.dumps, (header, file))),
+        headers={"Authorization": f"Bearer {TOKEN}"},
+    )
+    assert answer.status_code == 200, answer.text
+    api.merge_pull_request("me/model", 1)
+    assert titles(api)[0].endswith("(#1)") and "x.txt" in api.list_repo_files("me/model")
 
 
 def test_a_clone_can_fetch_a_proposal(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:

@@ -92,6 +92,19 @@ def test_moved(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
         api.model_info(REPO)
 
 
+def test_a_name_that_was_left_leads_to_no_stranger(api: HfApi) -> None:
+    api.move_repo("me/model", "me/second")
+    api.move_repo("me/second", "me/third")
+    assert {api.repo_info(name).id for name in ("me/model", "me/second")} == {"me/third"}
+    api.move_repo("me/third", "me/model")  # and back
+    assert {api.repo_info(name).id for name in ("me/second", "me/third")} == {"me/model"}
+    api.move_repo("me/model", "me/other")
+    api.delete_repo("me/other")
+    api.create_repo("me/other")
+    for name in ("me/model", "me/second", "me/third"):
+        assert not api.repo_exists(name)
+
+
 def test_squashed(api: HfApi) -> None:
     for path in ("a", "w.bin", "b"):
         put(api, path, path.encode())

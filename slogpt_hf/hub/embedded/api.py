@@ -254,7 +254,7 @@ def delete_branch(context: Context) -> Response:
 
 
 def _ref(kind: str, name: str) -> str:
-    if not names.is_ref_name(name) or names.is_commit_id(name):
+    if not names.is_new_ref_name(name):
         raise RefusalError(400, f"Invalid reference name: {name[:200]!r}.")
     return f"refs/{kind}/{name}"
 
@@ -290,7 +290,7 @@ def _tree_item(repo: Repository, commit: str, entry: Entry, expand: bool) -> dic
 
 def _gitignore(repo: Repository, tree: Mapping[str, Entry], payload: Mapping[str, Any]) -> str:
     if payload.get("gitIgnore") is not None:
-        return str(payload["gitIgnore"])
+        return str(payload["gitIgnore"]).encode("utf-8", "replace").decode()
     entry = tree.get(".gitignore")
     if entry is None or entry.is_folder:
         return ""

@@ -6,6 +6,7 @@ is a warning there, and so it is here.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -45,12 +46,25 @@ def metadata(text: str) -> dict[str, Any]:
     if not match:
         return {}
     try:
-        data = yaml.load(match[1], Loader=_Loader)
+        data = _plain(yaml.load(match[1], Loader=_Loader))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(f"The card's metadata is not valid YAML: {error}") from None
     if data is not None and not isinstance(data, dict):
         raise ValueError("The card's metadata is not a mapping.")
-    return {str(key): value for key, value in (data or {}).items()}
+    return data or {}
+
+
+def _plain(value: Any) -> Any:
+    """A value of YAML as JSON can have it: keys are texts, numbers finite and not endless."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(each) for each in value]
+    if isinstance(value, int) and value.bit_length() > 4096:
+        raise ValueError("a number is too long")
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def problems(text: str) -> tuple[list[str], list[str]]:

@@ -169,15 +169,16 @@ def environment() -> dict[str, str]:
 
 
 def resolve(repo: Repository, revision: str) -> str | None:
-    """Commit id of a branch, a tag, a full ref name or a (shortened) commit id, in this order.
+    """Commit id of a whole commit id, a branch, a tag, a full ref name or a shortened commit id.
 
-    Full names are those of branches, tags and pull requests (`refs/pr/1`).
+    They are tried in this order: no name stands before the commit that somebody has pinned. Full
+    names are those of branches, tags and pull requests (`refs/pr/1`).
     """
     if revision == "HEAD":
         revision = "main"
     if revision.startswith(("refs/heads/", "refs/tags/")):
         candidates = [revision] if names.is_ref_name(revision.split("/", 2)[2]) else []
-    elif names.is_pull_ref(revision):
+    elif names.is_pull_ref(revision) or names.is_commit_id(revision):
         candidates = [revision]
     else:
         candidates = (

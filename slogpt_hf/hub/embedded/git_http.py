@@ -2,8 +2,9 @@
 
 What a client sends reaches git as standard input, and nothing of it as an argument, a path or a
 setting: the repository is the one that the hub found by name, and configuration comes from here
-alone. So no hook runs, nobody but the owner pushes, only branches, tags and pull requests can be
-written, and objects are checked before they count. Large files travel beside git, by the LFS batch
+alone. So no hook runs, nobody but the owner pushes, and objects are checked before they count. What
+a push may write is read from its first lines: branches and tags of names that the API takes too,
+and pull requests that are there. Large files travel beside git, by the LFS batch
 API, whose address git-lfs derives from the repository's.
 """
 
@@ -13,9 +14,11 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
-from slogpt_hf.hub.embedded import git, lfs
+from slogpt_hf.hub.embedded import git, lfs, names
 from slogpt_hf.hub.embedded.context import USER, Context, Handler
 from slogpt_hf.hub.embedded.git import Repository
 from slogpt_hf.hub.embedded.wire import JSON_LIMIT, FileSlice, RefusalError, Response
@@ -27,6 +30,8 @@ _SERVICES = ("git-upload-pack", "git-receive-pack")
 _ASK = {"WWW-Authenticate": 'Basic realm="slogpt-hf embedded hub: the token is the password"'}
 _PROTOCOL = re.compile(r"version=[012]")
 _STATUS = re.compile(rb"(?mi)^status: (\d{3})")
+_COMMAND = re.compile(rb"([0-9a-f]{40}) ([0-9a-f]{40}) ([^\0]+?)(?:\n|\0.*)?", re.S)
+_MISUNDERSTOOD = re.compile(r"protocol error|invalid command|hung up unexpectedly|bad line length")
 _CONTENT_TYPE = re.compile(rb"(?mi)^content-type: ([\w/.+-]+)")
 _SETTINGS = (
     "http.getanyfile=false",
@@ -91,8 +96,55 @@ def _answer(context: Context, path: str, service: str, limit: int) -> Response:
                 raise RefusalError(413, f"The request body is larger than {limit} bytes.")
             body.write(piece)
         body.flush()
+        if writes and path != "info/refs":
+            body.seek(0)
+            if refused := _refused(repo, context.request.headers, body):
+                return _remark(refused)
         environment = _cgi(context, repo, path, service if path == "info/refs" else "", size)
         return _run(repo, Path(body.name), environment, writes)
+
+
+def _refused(repo: Repository, headers: Mapping[str, str], body: IO[bytes]) -> str:
+    """Why a push may not be, for the user who pushes; empty if it may.
+
+    Raises:
+        RefusalError: 400 for what is no push, 415 for a compressed one, which no git sends.
+    """
+    if headers.get("content-encoding", "identity") != "identity":
+        raise RefusalError(415, "A push cannot be compressed as a whole.")
+    for line in _packets(body):
+        if line.startswith(b"shallow "):
+            continue
+        if not (match := _COMMAND.fullmatch(line)):
+            raise RefusalError(400, "The request is no push that the embedded hub understands.")
+        name, deleted = match[3].decode("utf-8", "surrogateescape"), match[2] == b"0" * 40
+        _, kind, short = name.split("/", 2) if name.count("/") > 1 else ("", "", "")
+        if kind in ("heads", "tags") and not deleted and not names.is_new_ref_name(short):
+            return f"{name!a} cannot be pushed: the hub takes no such name."
+        if kind == "pr" and (deleted or not (names.is_pull_ref(name) and git.resolve(repo, name))):
+            return f"{name!a} cannot be pushed: only commits for pull requests that are there can."
+    return ""
+
+
+def _packets(body: IO[bytes]) -> Iterator[bytes]:
+    """The packet lines (gitprotocol-common(5)) before the first flush packet.
+
+    Raises:
+        RefusalError: 400 for what is none.
+    """
+    while (length := body.read(4)) != b"0000":
+        size = int(length, 16) if re.fullmatch(rb"[0-9a-f]{4}", length) else 0
+        line = body.read(max(size - 4, 0))
+        if size <= 4 or len(line) != size - 4:
+            raise RefusalError(400, "The request is not in git's protocol.")
+        yield line
+
+
+def _remark(text: str) -> Response:
+    """An answer to a push that ends it; git shows the text behind `remote:`."""
+    line = b"\x03" + text.encode()
+    body = f"{len(line) + 4:04x}".encode() + line + b"0000"
+    return Response(200, body, {"Content-Type": "application/x-git-receive-pack-result"})
 
 
 def _cgi(context: Context, repo: Repository, path: str, query: str, size: int) -> dict[str, str]:
@@ -139,6 +191,8 @@ def _run(repo: Repository, body: Path, environment: dict[str, str], writes: bool
         kind = _CONTENT_TYPE.search(head)
         if done.returncode or not end or not kind:
             message = done.stderr.decode(errors="replace").strip()
+            if _MISUNDERSTOOD.search(message):
+                raise RefusalError(400, f"git: {message[:300]}")
             raise git.GitError(message or "git http-backend failed", done.returncode)
         status = _STATUS.search(head)
         start = len(head) + len(end)

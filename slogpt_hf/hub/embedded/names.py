@@ -59,6 +59,11 @@ def is_ref_name(name: str) -> bool:
     )
 
 
+def is_new_ref_name(name: str) -> bool:
+    """Whether a new branch or tag may be called so; none is called like a commit."""
+    return is_ref_name(name) and not is_commit_id(name)
+
+
 def is_pull_ref(name: str) -> bool:
     return _PULL_REF.fullmatch(name) is not None
 

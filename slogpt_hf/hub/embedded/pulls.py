@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from slogpt_hf.hub.embedded import commits, git, lfs
+from slogpt_hf.hub.embedded import commits, git, lfs, names
 from slogpt_hf.hub.embedded.commits import CommitRequest
 from slogpt_hf.hub.embedded.git import CommitFacts, Repository
 from slogpt_hf.hub.embedded.wire import RefusalError
@@ -79,8 +79,9 @@ def propose(repo: Repository, base: str, request: CommitRequest) -> tuple[str, i
     if request.parent is not None and request.parent != head:
         raise commits.conflict()
     oid = commits.write_on(repo, str(head), request)
-    title = request.summary if len(request.summary) >= 3 else f"Commit: {request.summary}"
-    record = _record(title[:200], request.description, "", "open", base)
+    title = " ".join(request.summary.replace("\0", "").split())[:200].strip()
+    title = title if len(title) >= 3 else f"Commit: {title}"
+    record = _record(title, request.description, "", "open", base)
     return oid, _add(repo, record, oid)
 
 
@@ -125,7 +126,7 @@ def now() -> str:
 
 
 def checked_title(title: str) -> str:
-    title = title.strip()
+    title = " ".join(title.replace("\0", "").split())  # it becomes a commit's first line
     if not 3 <= len(title) <= 200:
         raise RefusalError(400, '"title" length must be 3 to 200 characters long')
     return title
@@ -226,7 +227,7 @@ def _add(repo: Repository, record: Record, head: str | None) -> int:
     """Write a discussion under the next number; its ref comes first, if it has a commit."""
     with _locked(repo):
         taken = [int(path.stem) for path in _folder(repo).glob("[1-9]*.json")]
-        taken += [int(ref.name) for ref in git.list_refs(repo, "pr") if ref.name.isdecimal()]
+        taken += [int(ref.name) for ref in git.list_refs(repo, "pr") if names.is_pull_ref(ref.ref)]
         number = max(taken, default=0) + 1
         if head:
             git.update_ref(repo, f"refs/pr/{number}", head, git.NO_OBJECT)

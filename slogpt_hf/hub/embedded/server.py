@@ -208,7 +208,7 @@ class _Connection(BaseHTTPRequestHandler):
         if self.headers.get("Transfer-Encoding", "identity").lower() == "chunked":
             return ChunkedBody(source)
         length = self.headers.get("Content-Length", "0")
-        if not (length.isascii() and length.isdigit()) or "Transfer-Encoding" in self.headers:
+        if not re.fullmatch(r"[0-9]{1,18}", length) or "Transfer-Encoding" in self.headers:
             raise RefusalError(400, "The length of the request body is not known.")
         return FixedBody(source, int(length))
 

@@ -35,7 +35,6 @@ KINDS = ("model", "dataset")
 # No model's namespace is called datasets, see `names`.
 _REPOSITORIES = {"model": "[!.]*/*.git", "dataset": "datasets/[!.]*/*.git"}
 _MINE = tuple(f"{pattern}/{SETTINGS}" for pattern in _REPOSITORIES.values())
-_MOVES_FOLLOWED = 8
 _NOTHING = {".DS_Store", ".gitkeep", "lost+found"}  # in folders that people call empty
 _STALE = (
     "*.lock",
@@ -136,31 +135,38 @@ class Store:
             taken = f"A {repo.kind} repository called {moved.id} already exists"
             raise RefusalError(409, taken) from None
         self._alias(repo).parent.mkdir(parents=True, exist_ok=True)
-        lfs.write_whole(self.incoming, self._alias(repo), moved.id)
+        for alias in (self._alias(repo), *self._aliases(repo)):
+            lfs.write_whole(self.incoming, alias, moved.id)
+        self._alias(moved).unlink(missing_ok=True)
         for folder in (repo.git_dir.parent, moved.git_dir.parent, moved.git_dir.parent.parent):
             lfs.fsync_folder(folder)
         return moved
 
     def moved(self, namespace: str, name: str, kind: str) -> Repository | None:
         """The repository that once had this name; None where there is none."""
-        for _ in range(_MOVES_FOLLOWED):
-            if not names.is_repo_id(namespace, name):
-                return None
-            try:
-                now = self._alias(self._repository(namespace, name, kind)).read_text("utf-8")
-            except FileNotFoundError:
-                return None
-            namespace, _, name = now.partition("/")
-            if repo := self.repository(namespace, name, kind):
-                return repo
-        return None
+        if not names.is_repo_id(namespace, name):
+            return None
+        try:
+            now = self._alias(self._repository(namespace, name, kind)).read_text("utf-8")
+        except FileNotFoundError:
+            return None
+        namespace, _, name = now.partition("/")
+        return self.repository(namespace, name, kind)
 
     def delete(self, repo: Repository) -> None:
-        """Remove a repository: one rename, then the files."""
+        """Remove a repository: one rename, then the files; names that it had lead nowhere."""
+        aliases = self._aliases(repo)
         grave = Path(tempfile.mkdtemp(dir=self.incoming, prefix="old-"))
         repo.git_dir.rename(grave / "repo.git")
         lfs.fsync_folder(repo.git_dir.parent)
+        for alias in aliases:
+            alias.unlink(missing_ok=True)
         shutil.rmtree(grave, ignore_errors=True)
+
+    def _aliases(self, repo: Repository) -> list[Path]:
+        """Where the names that a repository had are written."""
+        known = (self.folder / MARKER / "moved" / repo.kind).glob("*/*")
+        return [path for path in known if path.read_text("utf-8").lower() == repo.id.lower()]
 
     def _alias(self, repo: Repository) -> Path:
         """Where the new name of a repository that had this one is written."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,10 +155,10 @@ class ChunkedBody(io.RawIOBase):
         return int(count)
 
     def _chunk_size(self) -> int:
-        try:
-            return int(self._source.readline(1025).split(b";")[0].strip(), 16)
-        except ValueError:
-            raise ConnectionAbortedError("malformed chunked request body") from None
+        size = self._source.readline(1025).split(b";")[0].strip()
+        if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", size):  # int() takes more, such as a sign
+            raise ConnectionAbortedError("malformed chunked request body")
+        return int(size, 16)
 
 
 def json_response(
