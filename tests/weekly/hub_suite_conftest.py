@@ -113,7 +113,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    if report.failed:
+    if report.failed and not _named(report.nodeid):
         _unread.append(report.nodeid)
 
 
@@ -137,5 +137,10 @@ def _reason(item: pytest.Item) -> str:
     for marker in ("production", "vcr"):
         if item.get_closest_marker(marker):
             return f"marked as one of {marker}"
-    name = item.nodeid.removeprefix("tests/")
+    return _named(item.nodeid)
+
+
+def _named(nodeid: str) -> str:
+    """Why the list leaves out a test, or a file that cannot be collected; empty if it does not."""
+    name = nodeid.removeprefix("tests/")
     return next((why for pattern, why in LEFT_OUT if fnmatch.fnmatchcase(name, pattern)), "")
