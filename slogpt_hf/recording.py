@@ -87,7 +87,7 @@ def record_of(
             "n_parameters": artefact.n_parameters,
             "linear": list(artefact.linear),
             "spec": checkpoint.spec.to_dict(),
-            "tokenizer_sha256": tokenizer["sha256"],
+            "tokenizer_sha256": choice.interface(artefact.folder),
         },
         "tokenizer": tokenizer,
         "parity": {

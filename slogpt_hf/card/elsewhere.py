@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ FILE = Path(__file__).with_name("elsewhere.json")
 LARGEST_ROUNDING = 3e-3
 # What the models that were run have, unless the case says otherwise.
 USUAL_EPS, USUAL_THETA = 1e-5, 10_000.0
+# Fields of a spec that no case varies, with the value that all of them have.
+UNTRIED = {"attention_multiplier": None, "embedding_multiplier": 1.0, "logit_multiplier": 1.0}
 # Field of a case to what config.json has of it, in words.
 WORDS = {
     "activation": "activation",
     "bias": "biases",
     "tied": "tied head",
-    "norm_eps": "epsilon of the norms",
-    "rope_theta": "rope_theta",
+    "norm_eps": "epsilon of the norms (0.01 was tried)",
+    "rope_theta": "rope_theta (500000 was tried)",
     "n_kv_head": "number of key and value heads",
 }
 
@@ -73,7 +75,13 @@ def places(spec: Spec, target_class: str, tokenizer: str | None) -> list[Place]:
     about = list(_about(spec, own))
     if not any(field == "activation" for field, _ in about):
         return []
-    return [_place(program, about, own[0]["found"], tokenizer) for program in table()["versions"]]
+    untried = [name for name, usual in UNTRIED.items() if getattr(spec, name) != usual]
+    more = f"; another {' or '.join(untried).replace('_', ' ')} was not tried" if untried else ""
+    found = (_place(p, about, own[0]["found"], tokenizer) for p in table()["versions"])
+    return [
+        each if each.difference is None else replace(each, result=each.result + more)
+        for each in found
+    ]
 
 
 def _about(spec: Spec, cases: list[Case]) -> Iterator[tuple[str, Case]]:

@@ -32,6 +32,11 @@ def appended_failures(model: Streamed, vocab_size: int) -> tuple[str, ...]:
             f"The artefact's vocabulary size is {end}, the original's is {vocab_size}, and "
             f"generation_config.json does not keep id {missing[0]} from being generated.",
         )
+    if extra := sorted(set(kept).difference(range(vocab_size, end))):
+        return (
+            f"generation_config.json keeps id {extra[0]} from being generated, which the original "
+            "may generate.",
+        )
     tables = {model.embedding_name, model.head_name}
     return tuple(
         f"{name}: the rows {vocab_size} to {end - 1}, which the original has not, are not zero."

@@ -73,10 +73,12 @@ def sizes(subject: Examination) -> Finding:
 def earlier_words(subject: Examination) -> Finding:
     """What transformers 4 reads in config.json is what newer versions read, and were proven by."""
     config = loading.config_of(subject.folder)
+    # Where the newer words leave it out, the whole head is rotated; transformers 4 asks the top.
+    usual = {"partial_rotary_factor": 1.0} if config.get("rope_parameters") else {}
     failures = tuple(
         f"config.json: {name} is {config[name]!r}, but newer versions of transformers read "
         f"{value!r} elsewhere: transformers 4 would load another model."
-        for name, value in configs.earlier_words(config).items()
+        for name, value in (usual | configs.earlier_words(config)).items()
         if config.get(name, value) != value
     )
     return Finding(failures)

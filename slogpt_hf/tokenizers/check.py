@@ -140,13 +140,16 @@ def check_choice(
         tokenizer = load_tokenizer(folder, trust_remote_code)
     except CheckpointError as error:
         return TokenizerReport(0, 0, "", str(error).partition(": ")[2])
-    wrong = _wrong_ids(tokenizer, choice, rows) or _other_roles(folder, tokenizer)
+    own = special
+    if choice.vocabulary is None:
+        own = {role: getattr(tokenizer, f"{role}_token_id") for role in SPECIAL_ROLES}
+    wrong = _wrong_ids(tokenizer, choice, rows) or _other_roles(folder, own)
     if wrong or not choice.size:
         return TokenizerReport(0, 0, "", wrong, "" if wrong else NOT_COMPARED)
     corpus = choice.corpus
     texts = corpus.texts(choice.decode, choice.size) if corpus else iter(())
     reading = Reading(texts, MOST_CHARACTERS[choice.kind], advance)
-    report = _compared(tokenizer, choice, reading, special)
+    report = _compared(tokenizer, choice, reading, special.values())
     if not report.ok:
         return report
     return replace(report, corpus=_told(corpus, reading) if corpus else NO_CORPUS)
@@ -162,29 +165,31 @@ def _special(folder: Path, choice: TokenizerChoice) -> list[Mapping[str, int]]:
     return [choice.special.ids, asked or recorded_special(folder, choice.vocabulary), asked]
 
 
-def _other_roles(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """An id that the model's files name for a role and the tokenizer does not."""
+def _other_roles(folder: Path, own: Mapping[str, int | None]) -> str | None:
+    """An id that the model's files name for a role and that does not play it.
+
+    A character that only stands in for a role in the tokenizer does not: it would end texts.
+    """
     for name in (MODEL_CONFIG, "generation_config.json"):
         said = read_optional(folder / name)
         for role in SPECIAL_ROLES:
             found = said.get(f"{role}_token_id")
-            ids = found if isinstance(found, list) else [found]
-            own = getattr(tokenizer, f"{role}_token_id")
-            if found is not None and own not in ids:
-                return f"{name} has {found} as {role}_token_id, the tokenizer has {own}"
+            if found is not None and found not in (own.get(role), [own.get(role)]):
+                its = own.get(role, "none")
+                return f"{name} has {found} as {role}_token_id, the tokenizer has {its}"
     return None
 
 
 def _structure(
     folder: Path, choice: TokenizerChoice, model_max_length: int | None
-) -> tuple[str | None, set[int]]:
-    """A field or file that the vocabulary does not imply, if there is one; the special ids."""
+) -> tuple[str | None, Mapping[str, int]]:
+    """A field or file that the vocabulary does not imply, if there is one; role to special id."""
     if choice.pieces is not None:
         from slogpt_hf.tokenizers.piece_check import model_difference
 
-        return model_difference(folder, choice.pieces), set()
+        return model_difference(folder, choice.pieces), {}
     if choice.vocabulary is None:
-        return None, set()
+        return None, {}
     unknown = choice.unknown
     if unknown == "error":  # or what the artefact's own record says was asked for
         unknown = recorded_unknown(folder, choice.vocabulary)
@@ -192,9 +197,9 @@ def _structure(
     for special in _special(folder, choice):
         found = structure_difference(folder, choice.vocabulary, unknown, model_max_length, special)
         if found is None:
-            return None, set(special.values())
+            return None, special
         first = first or found
-    return first, set()
+    return first, {}
 
 
 def _compared(

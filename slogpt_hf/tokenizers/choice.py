@@ -108,6 +108,24 @@ class TokenizerChoice:
             return facts
         return facts | {"source_sha256": self.pieces.sha256, "entries": self.pieces.size}
 
+    def interface(self, folder: Path) -> str | None:
+        """SHA-256 of what of the tokenizer in ``folder`` its users depend on; None without one.
+
+        It is that of ``tokenizer.json``, without the characters that stand in for roles: with them
+        text has the same ids as with the files of earlier versions, which named none.
+        """
+        if self.vocabulary is None:
+            found: str | None = self.facts(folder)["sha256"]
+            return found
+        files = character_files(
+            self.vocabulary,
+            model_max_length=0,  # which tokenizer.json does not have
+            unknown=self.unknown,
+            special_tokens=self.special.ids,
+            stand_ins=False,
+        )
+        return hashlib.sha256(files["tokenizer.json"]).hexdigest()
+
     @property
     def _special(self) -> dict[str, Any]:
         return {"special_tokens": dict(self.special.ids)} if self.special.ids else {}

@@ -17,6 +17,7 @@ from typing import Any
 from slogpt_hf.datasets.vocabulary import Vocabulary, describe
 from slogpt_hf.errors import UsageError
 from slogpt_hf.tokenizers.characters import character_files
+from slogpt_hf.tokenizers.special import ENTRIES
 
 BACKEND, CONFIG, VOCAB = "tokenizer.json", "tokenizer_config.json", "vocab.json"
 MODEL_CONFIG, RECORD = "config.json", "release.json"
@@ -110,14 +111,23 @@ def recorded_unknown(folder: Path, vocabulary: Vocabulary) -> str:
 
 
 def recorded_special(folder: Path, vocabulary: Vocabulary) -> Mapping[str, int]:
-    """Role to id of the special tokens that the record of an artefact has; none without one."""
+    """Role to id of the special tokens that the record of an artefact has; none without one.
+
+    The record is the artefact's own word, so it is believed only where it says what
+    ``special_tokens`` gives: no character of the vocabulary becomes the end of texts by it.
+    """
     found = _section(_section(read_optional(folder / RECORD), "tokenizer"), "special_tokens")
+    entries = [entry.lower() for entry in vocabulary.characters]
+    for role, i in found.items():
+        if type(i) is not int or i < 0:
+            return {}
+        if i < vocabulary.size and entries[i] not in ENTRIES.get(role, ()):
+            return {}
     try:
-        whole = all(type(i) is int for i in found.values())
-        character_files(vocabulary, model_max_length=0, special_tokens=found if whole else None)
+        character_files(vocabulary, model_max_length=0, special_tokens=found)
     except UsageError:
         return {}
-    return found if whole else {}
+    return found
 
 
 def _differences(folder: Path, expected: Mapping[str, Any]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import kinds
 import pytest
 
 from slogpt_hf.card import CardFacts, render_facts
-from slogpt_hf.card.elsewhere import LARGEST_ROUNDING, WORDS, places, table
+from slogpt_hf.card.elsewhere import LARGEST_ROUNDING, UNTRIED, WORDS, places, table
 from slogpt_hf.checkpoints import Spec
 from slogpt_hf.conversion.configs import ACTIVATIONS
 from slogpt_hf.conversion.targets import target_for
@@ -57,7 +57,12 @@ def told(spec: Spec, program: str = "llama.cpp", tokenizer: str | None = None) -
         (replace(PLAIN, activation="relu2"), "llama.cpp", False, "no more than rounding differs"),
         (replace(PLAIN, linear_bias=True), "llama.cpp", False, "does not run: wrong number of"),
         (replace(STABLELM, tied=True), "llama.cpp", False, "no more than rounding differs"),
-        (replace(STABLELM, rope_theta=5e5), "llama.cpp", True, "computes with another rope_theta"),
+        (
+            replace(STABLELM, rope_theta=5e5),
+            "llama.cpp",
+            True,
+            "computes with another rope_theta (500000 was tried)",
+        ),
         (STARCODER2, "llama.cpp", False, "does not run: missing tensor"),
         (replace(STARCODER2, linear_bias=True), "llama.cpp", False, "no more than rounding"),
         (GPT2, "llama.cpp", False, "no more than rounding differs"),
@@ -106,3 +111,14 @@ def test_the_card_has_a_row_a_program(card_facts: Callable[..., CardFacts]) -> N
     assert section.count("\n| ") == 2 + len(table()["versions"])
     # Of what earlier versions wrote it is not known.
     assert "Where else it runs" not in render_facts(replace(made, **arcee, loads={}))
+
+
+def test_what_no_model_varied_is_no_claim() -> None:
+    """The models that were run have a residual multiplier alone."""
+    tried = replace(LLAMA, residual_multiplier=0.5)
+    assert told(tried) == (False, "no more than rounding differs")
+    other = replace(tried, logit_multiplier=0.5, attention_multiplier=0.1)
+    words = "; another attention multiplier or logit multiplier was not tried"
+    assert told(other) == (False, f"no more than rounding differs{words}")
+    assert words not in told(other, "ctranslate2")[1]  # which runs none of them
+    assert {case["differs"] for case in table()["cases"]}.isdisjoint(UNTRIED)

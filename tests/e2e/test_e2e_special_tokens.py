@@ -116,6 +116,7 @@ def test_the_tokenizer_names_them(artefacts: Any) -> None:
     [
         ("row", "the rows 37 to 40, which the original has not, are not zero"),
         ("unsuppressed", "does not keep id 38 from being generated"),
+        ("suppressed", "keeps id 3 from being generated, which the original may"),
         ("column", "first leaves it at embedding"),
     ],
 )
@@ -128,9 +129,10 @@ def test_the_gate_refuses_other_rows(
     assert cli("verify", checkpoint, copy).code == 0
     weights, generation = copy / "model.safetensors", copy / "generation_config.json"
     tensors = load_file(weights)
-    if change == "unsuppressed":
+    suppressed = {"unsuppressed": [37, 39, 40], "suppressed": [3, 37, 38, 39, 40]}
+    if change in suppressed:
         content = json.loads(generation.read_text())
-        generation.write_text(json.dumps(content | {"suppress_tokens": [37, 39, 40]}))
+        generation.write_text(json.dumps(content | {"suppress_tokens": suppressed[change]}))
     else:
         tensors["transformer.wte.weight"][39 if change == "row" else 3, 0] += 1e-3
         save_file(tensors, weights, {"format": "pt"})

@@ -12,6 +12,7 @@ from slogpt_hf.errors import CheckpointError
 from slogpt_hf.tokenizers import TokenizerChoice, check
 from slogpt_hf.tokenizers.characters import write_character_tokenizer
 from slogpt_hf.tokenizers.check import check_choice, check_tokenizer, load_tokenizer
+from slogpt_hf.tokenizers.special import SpecialTokens
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "slo-classic" / "meta.pkl"
 ALL = Vocabulary((*dict.fromkeys("".join(check.ADVERSARIAL)), "<pad>"), "here")
@@ -61,17 +62,34 @@ def test_a_stand_in_that_is_dropped_from_texts_is_seen(tmp_path: Path) -> None:
 
 
 def test_ids_that_only_the_models_files_name_are_seen(tmp_path: Path) -> None:
-    vocabulary = Vocabulary(("a", "$"), "x")
-    choice = TokenizerChoice(vocabulary)
-    write_character_tokenizer(vocabulary, tmp_path, model_max_length=8)
-    for name in ("config.json", "generation_config.json"):
-        for good in (None, 1, [0, 1]):
-            (tmp_path / name).write_text(json.dumps({"eos_token_id": good}))
-            assert check_choice(tmp_path, choice, 2).ok
-        (tmp_path / name).write_text(json.dumps({"eos_token_id": 0}))
-        found = check_choice(tmp_path, choice, 2).first_difference
-        assert found == f"{name} has 0 as eos_token_id, the tokenizer has 1"
-        (tmp_path / name).unlink()
+    """A character that stands in for an end ends no text; an entry that is called so does."""
+    cases: tuple[tuple[tuple[str, ...], dict[str, int], Any, Any], ...] = (
+        (("a", "$"), {}, (None,), (0, 1, [1], [0, 1])),
+        (("a", "</s>"), {"eos": 1}, (None, 1, [1]), (0, [0, 1])),
+    )
+    for entries, special, fits, others in cases:
+        vocabulary = Vocabulary(entries, "x")
+        choice = TokenizerChoice(vocabulary, special=SpecialTokens(special, 2))
+        write_character_tokenizer(vocabulary, tmp_path, model_max_length=8, special_tokens=special)
+        for name in ("config.json", "generation_config.json"):
+            for good in fits:
+                (tmp_path / name).write_text(json.dumps({"eos_token_id": good}))
+                assert check_choice(tmp_path, choice, 2).ok
+            for bad in others:
+                (tmp_path / name).write_text(json.dumps({"eos_token_id": bad}))
+                found = check_choice(tmp_path, choice, 2).first_difference
+                its = special.get("eos", "none")
+                assert found == f"{name} has {bad} as eos_token_id, the tokenizer has {its}"
+            (tmp_path / name).unlink()
+
+
+def test_the_record_makes_no_character_the_end_of_texts(tmp_path: Path) -> None:
+    vocabulary = Vocabulary(("a", "$", "</s>"), "x")
+    for special, fits in (({"eos": 0}, False), ({"pad": 2}, False), ({"eos": 2}, True)):
+        write_character_tokenizer(vocabulary, tmp_path, model_max_length=8, special_tokens=special)
+        record = {"tokenizer": {"special_tokens": special}}
+        (tmp_path / "release.json").write_text(json.dumps(record))
+        assert check_choice(tmp_path, TokenizerChoice(vocabulary), 3).ok == fits
 
 
 FAULTS: dict[str, tuple[str, tuple[str, ...], Any]] = {

@@ -175,3 +175,15 @@ def test_text_is_read_as_the_prepare_script_reads_it(
     choice = choose_tokenizer(checkpoint, dataset=str(dataset))
     corpus = choice.corpus
     assert "".join(corpus.texts(choice.decode, choice.size) if corpus else ()) == text
+
+
+def test_a_stand_in_is_no_other_interface(tmp_path: Path) -> None:
+    """The digest is the one that the record of an earlier version has of the same vocabulary."""
+    golden = Path(__file__).parents[1] / "data" / "golden" / "slo-classic"
+    checkpoint = read_checkpoint(golden / "ckpt.pt")
+    earlier = "9b602c87ffd063e767683f8268024c0d1f88673d40b2a32c5a1cce1794ecc051"
+    for special in ((), ("eos",)):
+        choice = choose_tokenizer(checkpoint, dataset=str(golden), special=special)
+        choice.write(tmp_path, checkpoint)
+        assert (choice.interface(tmp_path) == earlier) == (not special)
+        assert choice.facts(tmp_path)["sha256"] != earlier

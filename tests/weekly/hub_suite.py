@@ -2,7 +2,7 @@
 
 The tests come from the source distribution of the client that is installed; what they need beside
 it is `hub_suite_conftest.py`. Exits with 1 when fewer than 95 % of the tests pass that the list
-`hub_suite_left_out.txt` does not name.
+`hub_suite_left_out.txt` does not name, or when the tests of a file cannot be collected.
 
     python tests/weekly/hub_suite.py [--keep DIR] [PYTEST ARGUMENT]...
 """
@@ -106,6 +106,9 @@ def summary(report: Path) -> float:
     for reason, count in sorted(told["left_out"].items(), key=lambda pair: -pair[1]):
         print(f"  {count:5} {reason}")
     part = counts["passed"] / ran if ran else 0.0
+    if told["unread"]:  # their tests would be missing in silence
+        print(f"files that could not be read: {', '.join(told['unread'])}")
+        part = 0.0
     print(f"skipped: {counts['skipped']}; passed: {counts['passed']} of {ran} ({part:.1%})")
     return part
 

@@ -34,6 +34,7 @@ LEFT_OUT = tuple(
 _resolve = socket.getaddrinfo
 _left_out: Counter[str] = Counter()
 _outcomes: dict[str, str] = {}
+_unread: list[str] = []  # files whose tests could not even be collected
 
 
 class RepoFactory:
@@ -112,8 +113,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _outcomes[report.nodeid] = max(_outcomes.get(report.nodeid, ""), report.outcome, key=_rank)
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed and not _named(report.nodeid):
+        _unread.append(report.nodeid)
+
+
 def pytest_sessionfinish() -> None:
-    REPORT.write_text(json.dumps({"outcomes": _outcomes, "left_out": _left_out}), "utf-8")
+    told = {"outcomes": _outcomes, "left_out": _left_out, "unread": _unread}
+    REPORT.write_text(json.dumps(told), "utf-8")
 
 
 def _only_loopback(host: Any, *rest: Any, **options: Any) -> Any:
@@ -131,5 +138,10 @@ def _reason(item: pytest.Item) -> str:
     for marker in ("production", "vcr"):
         if item.get_closest_marker(marker):
             return f"marked as one of {marker}"
-    name = item.nodeid.removeprefix("tests/")
+    return _named(item.nodeid)
+
+
+def _named(nodeid: str) -> str:
+    """Why the list leaves out a test, or a file that cannot be collected; empty if it does not."""
+    name = nodeid.removeprefix("tests/")
     return next((why for pattern, why in LEFT_OUT if fnmatch.fnmatchcase(name, pattern)), "")
