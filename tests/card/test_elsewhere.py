@@ -81,7 +81,10 @@ def test_a_tokenizer_that_is_not_taken_is_told() -> None:
     assert "tokenizer" not in told(LLAMA, tokenizer="sentencepiece")[1]
     assert "does not take the tokenizer" in told(STABLELM, tokenizer="sentencepiece")[1]
     assert "tokenizer" not in told(LLAMA, "onnxruntime", tokenizer="characters")[1]
-    assert "tokenizer" not in told(LLAMA)[1]
+    assert told(LLAMA)[1].endswith("; with a made-up tokenizer, this release has none")
+    assert told(LLAMA, "ctranslate2")[1].endswith("this release has none")
+    assert told(LLAMA, tokenizer="existing")[1].endswith("this one was not tried")
+    assert "tokenizer" not in told(LLAMA, "transformers.js")[1]
 
 
 def test_every_class_was_run_with_every_activation() -> None:
