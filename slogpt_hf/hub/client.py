@@ -62,6 +62,9 @@ REASON_HINTS = {
     "storage limit": "The namespace's storage quota is reached: free some, or extend its plan.",
     "RevisionNotFound": "Check the branch, tag or commit: slogpt-hf releases lists the releases.",
     "offline mode": "Unset HF_HUB_OFFLINE.",
+    "folder failed: No space left": "The hub's disk is full.",
+    "No space left on device": "The disk here is full: free some, or have TMPDIR name a folder on "
+    "another one.",
     "quota": "The namespace's storage quota is reached: free some, or extend its plan.",
     "Invalid credentials": "The token is wrong, revoked or expired: make a new one with write "
     "access to the repository and set it as HF_TOKEN or --token-file.",
