@@ -62,6 +62,7 @@ REASON_HINTS = {
     "storage limit": "The namespace's storage quota is reached: free some, or extend its plan.",
     "RevisionNotFound": "Check the branch, tag or commit: slogpt-hf releases lists the releases.",
     "offline mode": "Unset HF_HUB_OFFLINE.",
+    "The LFS content of": "The hub has lost this file's content: ask the repository's owner.",
     "folder failed: No space left": "The hub's disk is full.",
     "No space left on device": "The disk here is full: free some, or have TMPDIR name a folder on "
     "another one.",

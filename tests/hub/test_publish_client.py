@@ -218,10 +218,11 @@ def test_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("The hub's folder failed: No space left on device.", "The hub's disk is full."),
         ("[Errno 28] No space left on device", "The disk here is full"),
+        ("The LFS content of model.safetensors is missing.", "has lost this file's content"),
         ("Connection reset by peer", "the status of the Hub;"),
     ],
 )
-def test_whose_disk_is_full(words: str, hint: str) -> None:
+def test_what_the_words_of_an_error_tell(words: str, hint: str) -> None:
     caught = pytest.raises(HubError, match="downloading failed")
     with caught as outcome, readable_errors("downloading", REPO):
         raise OSError(words)
