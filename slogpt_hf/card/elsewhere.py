@@ -25,6 +25,10 @@ LARGEST_ROUNDING = 3e-3
 USUAL_EPS, USUAL_THETA = 1e-5, 10_000.0
 # Fields of a spec that no case varies, with the value that all of them have.
 UNTRIED = {"attention_multiplier": None, "embedding_multiplier": 1.0, "logit_multiplier": 1.0}
+# Kinds of tokenizers that were tried, and the programs that convert none without: for the weights
+# they were given a made-up one.
+TRIED = ("characters", "sentencepiece")
+NEED_A_TOKENIZER = ("llama.cpp", "ctranslate2")
 # Field of a case to what config.json has of it, in words.
 WORDS = {
     "activation": "activation",
@@ -123,7 +127,10 @@ def _place(
         result = "no more than rounding differs" if _right(worst) else "computes something else"
     stops = table()["tokenizers"].get(tokenizer, {}).get(about[0][1]["class"])
     if stops and program == "llama.cpp":  # the others were given a tokenizer or need none
-        result += f"; that is of the weights, since it does not take the tokenizer: {stops}"
+        result += f"; its converter does not take the tokenizer ({stops}), this is of the weights"
+    elif tokenizer not in TRIED and program in NEED_A_TOKENIZER:
+        here = "this one was not tried" if tokenizer else "this release has none"
+        result += f"; with a made-up tokenizer, {here}"
     return Place(program, versions, not _right(worst), result, worst)
 
 

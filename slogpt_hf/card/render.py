@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 DEFAULT_TEMPLATE = Path(__file__).with_name("template.md.jinja")
 OWN_TEMPLATES = "slogpt-hf"  # {% extends "slogpt-hf/template.md.jinja" %}
 NEW_TOKENS = 100
+AROUND_A_TEXT = 3  # ids: a begin, a space in front, an end
 
 
 def render_card(
@@ -98,6 +99,15 @@ def render_facts(facts: CardFacts, template: Path | None = None) -> str:
     return text
 
 
+def _most_ids(facts: CardFacts, prompt: str) -> int:
+    """How many ids the snippet's prompt has at most, with what a tokenizer puts around it."""
+    if facts.tokenizer is None:
+        return 1
+    if facts.tokenizer.kind == "characters":
+        return len(prompt)
+    return len(prompt.encode()) + AROUND_A_TEXT
+
+
 def _context(facts: CardFacts) -> dict[str, Any]:
     """The variables of a template: the facts, and what is derived from them."""
     from markupsafe import Markup
@@ -116,7 +126,7 @@ def _context(facts: CardFacts) -> dict[str, Any]:
         "dataset": facts.dataset_name,
         # Of records of earlier versions, whose files are others, only the range is known.
         "loaded_in": loaded_in(facts.remote_code) if facts.loads == made_for else (),
-        "max_new_tokens": max(1, min(NEW_TOKENS, facts.spec.block_size - len(prompt))),
+        "max_new_tokens": max(1, min(NEW_TOKENS, facts.spec.block_size - _most_ids(facts, prompt))),
         "name": facts.name,
         "pictures": PICTURES if facts.has_pictures else None,
         "prompt": prompt,

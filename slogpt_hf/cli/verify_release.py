@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from slogpt_hf.progress import Progress
     from slogpt_hf.verification import Verification
 
+RENAMED = (
+    "Was the repository renamed, verify and load the release by its old name. Else do not load it; "
+    "ask its owner."
+)
+
 
 @click.command(
     "verify-release",
@@ -101,7 +106,7 @@ def command(
     if result.failed:
         raise ReleaseError(
             f"{release} is not what was proven: {', '.join(result.failed)} failed.",
-            hint="Do not load it; ask its owner.",
+            hint=RENAMED if result.failed == ("record",) else "Do not load it; ask its owner.",
         ) from reason
 
 

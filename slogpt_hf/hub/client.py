@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from slogpt_hf.errors import HubError, SloGPTError, UsageError
 from slogpt_hf.files import is_folder
@@ -62,11 +62,15 @@ REASON_HINTS = {
     "storage limit": "The namespace's storage quota is reached: free some, or extend its plan.",
     "RevisionNotFound": "Check the branch, tag or commit: slogpt-hf releases lists the releases.",
     "offline mode": "Unset HF_HUB_OFFLINE.",
+    "The LFS content of": "The hub has lost this file's content: ask the repository's owner.",
+    "folder failed: No space left": "The hub's disk is full.",
+    "No space left on device": "The disk here is full: free some, or have TMPDIR name a folder on "
+    "another one.",
     "quota": "The namespace's storage quota is reached: free some, or extend its plan.",
     "Invalid credentials": "The token is wrong, revoked or expired: make a new one with write "
     "access to the repository and set it as HF_TOKEN or --token-file.",
 }
-ANY_HINT = "Check the network and the Hub's status; run again."
+ANY_HINT = "Check the network and the status of {}; run again."
 LONGEST_DETAIL = 300  # characters
 
 
@@ -266,8 +270,17 @@ def hub_error(what: str, repo_id: str, error: BaseException) -> HubError:
         hint = f"The Hub asks to wait {wait:.0f} s; run again after that."
     return HubError(
         f"{repo_id}: {what} failed ({f'status {status}: ' if status else ''}{detail}).",
-        hint=hint or STATUS_HINTS.get(status or 0, ANY_HINT),
+        hint=hint or STATUS_HINTS.get(status or 0) or ANY_HINT.format(_asked(error)),
     )
+
+
+def _asked(error: BaseException) -> str:
+    """The hub that was asked, as its address: HF_ENDPOINT may name one that is not up."""
+    for cause in causes(error):
+        with suppress(AttributeError, RuntimeError):  # one without a request
+            url = urlsplit(str(cause.request.url))  # type: ignore[attr-defined]
+            return without_secrets(f"{url.scheme}://{url.netloc}")
+    return "the Hub"
 
 
 def _is_transport(error: BaseException) -> bool:

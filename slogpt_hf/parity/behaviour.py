@@ -9,14 +9,18 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
+from slogpt_hf.errors import UsageError
+from slogpt_hf.files import DISK_ERRORS
 from slogpt_hf.parity import decoder, loading
 from slogpt_hf.parity.appended import appended_rows, never_generated
 from slogpt_hf.parity.comparing import deviation
@@ -214,7 +218,8 @@ def _saved_again(subject: Subject) -> Iterator[Behaviour]:
     dtype = getattr(torch, loading.stored_dtype(subject.folder))
     model: Any = loading.load_artefact(subject.folder, dtype, subject.trust_remote_code)
     with quiet_transformers(), tempfile.TemporaryDirectory(prefix="slogpt-hf-saved-") as folder:
-        model.save_pretrained(folder)
+        with _disk_errors(folder):
+            model.save_pretrained(folder)
         again = StoredTensors(Path(folder))
         # transformers saves a tied head once; that a stored one is the embedding was compared.
         tied = {subject.exact.head_name} if model.config.tie_word_embeddings else set()
@@ -231,6 +236,20 @@ def _saved_again(subject: Subject) -> Iterator[Behaviour]:
             )
         equal = torch.equal(loading.logits(model, subject.ids), single.logits(subject.ids))
         yield Behaviour("loaded whole", equal, 0.0 if equal else float("inf"), 0.0)
+
+
+@contextmanager
+def _disk_errors(folder: str) -> Iterator[None]:
+    """Say of a full disk that it is one; safetensors has an error of its own for it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if getattr(error, "errno", None) not in DISK_ERRORS and "I/O error" not in str(error):
+            raise
+        raise UsageError(
+            f"{folder}: cannot be written: {error}.",
+            hint="Free some of that disk, or have TMPDIR name a folder on another one.",
+        ) from error
 
 
 def sequence_for(ids: Tensor, block_size: int) -> Tensor:

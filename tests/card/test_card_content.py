@@ -191,6 +191,17 @@ def test_the_snippet_never_generates_beyond_the_context(card_facts: Make) -> Non
     facts = card_facts(sample=Sample("x"))
     card = render_facts(replace(facts, spec=replace(facts.spec, block_size=8)))
     assert "max_new_tokens=7," in card
+    assert 'padding_side="left"' in card
+
+
+@pytest.mark.parametrize(("tokenizer", "most"), [(TokenizerFacts("sentencepiece"), 4), (None, 7)])
+def test_nor_with_what_a_tokenizer_puts_around_the_prompt(
+    card_facts: Make, tokenizer: TokenizerFacts | None, most: int
+) -> None:
+    facts = card_facts(sample=Sample("x"), tokenizer=tokenizer)
+    card = render_facts(replace(facts, spec=replace(facts.spec, block_size=8)))
+    assert f"max_new_tokens={most}," in card
+    assert ('padding_side="left"' in card) is (tokenizer is not None)
 
 
 def test_before_a_release_there_is_no_tag_to_load(card_facts: Make) -> None:

@@ -86,7 +86,10 @@ def test_a_tokenizer_that_is_not_taken_is_told() -> None:
     assert "tokenizer" not in told(LLAMA, tokenizer="sentencepiece")[1]
     assert "does not take the tokenizer" in told(STABLELM, tokenizer="sentencepiece")[1]
     assert "tokenizer" not in told(LLAMA, "onnxruntime", tokenizer="characters")[1]
-    assert "tokenizer" not in told(LLAMA)[1]
+    assert told(LLAMA)[1].endswith("; with a made-up tokenizer, this release has none")
+    assert told(LLAMA, "ctranslate2")[1].endswith("this release has none")
+    assert told(LLAMA, tokenizer="existing")[1].endswith("this one was not tried")
+    assert "tokenizer" not in told(LLAMA, "transformers.js")[1]
 
 
 def test_every_class_was_run_with_every_activation() -> None:
@@ -116,9 +119,10 @@ def test_the_card_has_a_row_a_program(card_facts: Callable[..., CardFacts]) -> N
 def test_what_no_model_varied_is_no_claim() -> None:
     """The models that were run have a residual multiplier alone."""
     tried = replace(LLAMA, residual_multiplier=0.5)
-    assert told(tried) == (False, "no more than rounding differs")
+    assert told(tried, tokenizer="sentencepiece") == (False, "no more than rounding differs")
     other = replace(tried, logit_multiplier=0.5, attention_multiplier=0.1)
     words = "; another attention multiplier or logit multiplier was not tried"
-    assert told(other) == (False, f"no more than rounding differs{words}")
+    told_of = told(other, tokenizer="sentencepiece")
+    assert told_of == (False, f"no more than rounding differs{words}")
     assert words not in told(other, "ctranslate2")[1]  # which runs none of them
     assert {case["differs"] for case in table()["cases"]}.isdisjoint(UNTRIED)

@@ -171,6 +171,7 @@ def test_commands_under_the_old_name(
         verified = command("verify-release", release)
         assert verified.code == code, verified
         assert ("a repository renamed since" in verified.out) is bool(code)
+        assert ("by its old name" in verified.err) is bool(code)
 
 
 def test_a_name_that_leads_in_a_circle(command: Any, faulty_hub: Any, seeds: Any) -> None:

@@ -61,7 +61,7 @@ def test_listed_with_what_they_take(api: HfApi) -> None:
         (REPO, "model", "public"), ("other/data", "dataset", "private"),
     }  # fmt: skip
     assert found[REPO].storage > 50_000 > found["other/data"].storage > 0
-    assert sum(repo.storage_percent for repo in found.values()) == pytest.approx(1)
+    assert sum(repo.storage_percent for repo in found.values()) == pytest.approx(100)
     assert [repo.id for repo in api.list_user_repos(namespace="OTHER")] == ["other/data"]
 
 

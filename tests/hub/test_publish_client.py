@@ -208,8 +208,25 @@ def test_endpoint_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_hub() as hub:
         assert hub.endpoint == hub.api.endpoint == "http://127.0.0.1:9"
         assert hub.folder is None
-        with pytest.raises(HubError, match="reading the repository failed"):
+        with pytest.raises(HubError, match="reading the repository failed") as caught:
             read_state(hub, REPO, "main")
+    assert "the status of http://127.0.0.1:9;" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("The hub's folder failed: No space left on device.", "The hub's disk is full."),
+        ("[Errno 28] No space left on device", "The disk here is full"),
+        ("The LFS content of model.safetensors is missing.", "has lost this file's content"),
+        ("Connection reset by peer", "the status of the Hub;"),
+    ],
+)
+def test_what_the_words_of_an_error_tell(words: str, hint: str) -> None:
+    caught = pytest.raises(HubError, match="downloading failed")
+    with caught as outcome, readable_errors("downloading", REPO):
+        raise OSError(words)
+    assert hint in outcome.value.hint
 
 
 def test_bugs_are_not_blamed_on_the_hub() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from slogpt_hf.checkpoints import Checkpoint
+from slogpt_hf.errors import UsageError
 from slogpt_hf.parity import behaviour
 from slogpt_hf.parity.behaviour import long_sequence, sequence_for
 from slogpt_hf.parity.gate import verify_artefact
@@ -62,6 +65,25 @@ def test_the_smallest_models_behave(
     checkpoint, folder = convert(slo_checkpoint(n_layer=1, **sizes))
     report = verify_artefact(checkpoint, folder, text_ids=[0])
     assert report.passed, report.failures
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+)
+def test_a_full_disk_is_no_bug_and_no_finding(
+    error: Exception, slo_checkpoint: Write, convert: Convert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    checkpoint, folder = convert(slo_checkpoint(n_layer=1))
+    monkeypatch.setattr("transformers.PreTrainedModel.save_pretrained", full)
+    with pytest.raises(UsageError, match=r"cannot be written: .*No space left .* TMPDIR"):
+        verify_artefact(checkpoint, folder)
 
 
 @pytest.fixture

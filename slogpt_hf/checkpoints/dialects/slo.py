@@ -44,6 +44,7 @@ DOUBTS = {
     "embedding_multiplier": "nanoGPT has none; forks for muP have one",
     "logit_multiplier": "nanoGPT has none; forks for muP have one",
 }
+GATED_BY_SILU = "it is what Slo's model.py does; forks also gate with a GELU"
 NORM_BIAS, LINEAR_BIAS = "transformer.ln_f.bias", "transformer.h.0.attn.c_attn.bias"
 
 
@@ -86,6 +87,7 @@ def architecture(fields: Fields) -> Architecture:
     )
     gated = switch("use_swiglu", says_gated(fields) or None, GATE in fields.shapes)
     gelu, why = _gelu(fields, saved_by_trainer)
+    why = GATED_BY_SILU if gated else why
     return Architecture(
         positions="rotary" if rope else "learned",
         norm="rmsnorm" if rmsnorm else "layernorm",
@@ -95,7 +97,7 @@ def architecture(fields: Fields) -> Architecture:
         norm_bias=bias and not rmsnorm,
         rotary_pairs="interleaved" if rope else None,
         norm_eps=RMSNORM_EPS if rmsnorm else LAYERNORM_EPS,
-        why={"activation": why} if why and not gated else {},
+        why={"activation": why} if why else {},
     )
 
 

@@ -29,7 +29,7 @@ def resolve(context: Context) -> Response:
         return _ranged(context, headers, git.read_blobs(repo, [entry.oid])[0])
     if lfs.object_size(repo, entry.lfs.sha256) != entry.lfs.size:
         raise RefusalError(
-            404, f"The LFS object of {entry.path} is missing.", "EntryNotFound", headers=headers
+            404, f"The LFS content of {entry.path} is missing.", "EntryNotFound", headers=headers
         )
     link = context.hub.signer.link(
         context.lfs_endpoint, "download", repo.location, entry.lfs.sha256, entry.lfs.size

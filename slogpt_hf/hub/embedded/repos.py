@@ -86,7 +86,7 @@ def list_owned(context: Context) -> Response:
                 "updatedAt": _updated(repo),
                 "visibility": "private" if read_settings(repo).get("private") else "public",
                 "storage": size,
-                "storagePercent": size / total,
+                "storagePercent": 100 * size / total,
             }
             for repo, size in zip(repos, sizes, strict=True)
         ]
