@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from huggingface_hub import (
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
-    constants,
     hf_hub_download,
     snapshot_download,
 )
@@ -32,25 +30,6 @@ from slogpt_hf.hub.embedded import Request, Response, RunningHub, serve
 REPO = "me/model"
 CARD = b"---\nlicense: mit\nlibrary_name: transformers\ntags: [slo, char]\n---\n# A model & <b>\n"
 WEIGHTS = random.Random(0).randbytes(300_000)
-
-
-@pytest.fixture(autouse=True)
-def _quiet_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[RunningHub]:
-    with serve(tmp_path / "hub") as running:
-        yield running
-
-
-@pytest.fixture
-def api(hub: RunningHub) -> HfApi:
-    client = HfApi(endpoint=hub.endpoint, token=False)
-    client.create_repo(REPO)
-    return client
 
 
 def release(api: HfApi, **contents: bytes) -> str:

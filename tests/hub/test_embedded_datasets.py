@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,25 +12,14 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from slogpt_hf.hub.embedded import RunningHub, serve
 
 REPO = "me/both"
+TOKEN = "secret"
 CARD = b"---\nlicense: mit\ntask_categories: [text-generation]\nconfigs: []\n---\n# Data\n"
 ROWS = random.Random(0).randbytes(200_000)
 
 
-@pytest.fixture(autouse=True)
-def _quiet_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[RunningHub]:
-    with serve(tmp_path / "hub", token="secret") as running:
-        yield running
-
-
 @pytest.fixture
 def api(hub: RunningHub) -> HfApi:
-    return HfApi(endpoint=hub.endpoint, token="secret")
+    return HfApi(endpoint=hub.endpoint, token=TOKEN)
 
 
 def fill(api: HfApi) -> str:
@@ -57,7 +45,7 @@ def test_a_dataset_s_life(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
             REPO,
             repo_type="dataset",
             endpoint=hub.endpoint,
-            token="secret",
+            token=TOKEN,
             local_dir=tmp_path / "got",
         )
     )

@@ -5,40 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 from needs import program
 
-from slogpt_hf.hub.embedded import RunningHub, serve
+from slogpt_hf.hub.embedded import RunningHub
 
 REPO = "me/model"
 TOKEN = "hf_owner"
 WEIGHTS = b"weights" * 100_000
 
 Git = Callable[..., str]
-
-
-@pytest.fixture(autouse=True)
-def _quiet_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[RunningHub]:
-    with serve(tmp_path / "hub", token=TOKEN) as running:
-        yield running
-
-
-@pytest.fixture
-def api(hub: RunningHub) -> HfApi:
-    client = HfApi(endpoint=hub.endpoint, token=TOKEN)
-    client.create_repo(REPO)
-    return client
 
 
 @pytest.fixture

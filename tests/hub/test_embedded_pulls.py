@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi, constants, hf_hub_download
+from huggingface_hub import CommitOperationAdd, HfApi, hf_hub_download
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError, RevisionNotFoundError
 
-from slogpt_hf.hub.embedded import RunningHub, serve
+from slogpt_hf.hub.embedded import RunningHub
 
 REPO = "me/model"
 TOKEN = "hf_owner"
-
-
-@pytest.fixture(autouse=True)
-def _quiet_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[RunningHub]:
-    with serve(tmp_path / "hub", token=TOKEN) as running:
-        yield running
-
-
-@pytest.fixture
-def api(hub: RunningHub) -> HfApi:
-    client = HfApi(endpoint=hub.endpoint, token=TOKEN)
-    client.create_repo(REPO)
-    return client
 
 
 def put(api: HfApi, path: str, content: bytes, **options: object) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     BadRequestError,
     EntryNotFoundError,
@@ -17,28 +16,9 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from slogpt_hf.hub.embedded import RunningHub, serve
+from slogpt_hf.hub.embedded import RunningHub
 
 REPO = "me/model"
-
-
-@pytest.fixture(autouse=True)
-def _quiet_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[RunningHub]:
-    with serve(tmp_path / "hub") as running:
-        yield running
-
-
-@pytest.fixture
-def api(hub: RunningHub) -> HfApi:
-    client = HfApi(endpoint=hub.endpoint, token=False)
-    client.create_repo(REPO)
-    return client
 
 
 def put(api: HfApi, path: str, content: bytes, revision: str = "main") -> None:

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import httpx2
 import pytest
 from huggingface_hub import CommitOperationDelete, HfApi, ModelCard, constants
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from slogpt_hf.hub.embedded import RunningHub, serve
+from slogpt_hf.hub.embedded import RunningHub
 
 REPO = "me/Model"
-
-
-@pytest.fixture(autouse=True)
-def _quiet_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[RunningHub]:
-    with serve(tmp_path / "hub") as running:
-        yield running
-
-
-@pytest.fixture
-def api(hub: RunningHub) -> HfApi:
-    client = HfApi(endpoint=hub.endpoint, token=False)
-    client.create_repo(REPO)
-    return client
 
 
 def test_a_name_is_taken_in_every_case(hub: RunningHub, api: HfApi) -> None:
