@@ -288,11 +288,11 @@ def seeds(
         api = HfApi(endpoint=running.endpoint, token="any")
         api.create_repo(REPO)
         api.upload_file(path_or_fileobj=b"mine", path_in_repo=NOTES, repo_id=REPO)
-    settings = Settings(repo_id=REPO, hub=str(folder), transfer="lfs")
+    settings = Settings(repo_id=REPO, hub=str(folder), transfer="lfs", smoke=False)
     push(artefacts["sharded"], settings)
     again = tmp_path_factory.mktemp("again")
     shutil.copytree(folder, again, dirs_exist_ok=True)
-    push(artefacts["single"], Settings(repo_id=REPO, hub=str(again), transfer="lfs"))
+    push(artefacts["single"], Settings(repo_id=REPO, hub=str(again), transfer="lfs", smoke=False))
     return {"missing": None, "released": folder, "twice": again}
 
 
@@ -325,7 +325,7 @@ def released(
     monkeypatch.setenv("HF_TOKEN", "hf_canary")
 
     def release(name: str, **settings: Any) -> Any:
-        given = {"repo_id": REPO, "transfer": "lfs", **settings}
+        given = {"repo_id": REPO, "transfer": "lfs", "smoke": False, **settings}
         return push(artefacts[name], Settings(**given))
 
     return release

@@ -167,7 +167,7 @@ def pushed_folder(artefact: Path, way: str) -> Any:
     from slogpt_hf.release import push
     from slogpt_hf.settings import Settings
 
-    return push(artefact, Settings(repo_id=REPO, transfer=way))
+    return push(artefact, Settings(repo_id=REPO, transfer=way, smoke=False))
 
 
 class Trickle(io.BytesIO):
