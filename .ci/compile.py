@@ -35,7 +35,7 @@ CONFIGURATIONS = ("ArceeConfig", "GPT2Config", "LlamaConfig", "StableLmConfig", 
 # What the command line, publishing, signing, the embedded hub and watching import beside that. One
 # that is not installed belongs to an extra. tests/image/test_image.py finds what is missing here.
 MODULES = """
-    blake3 click._textwrap click.shell_completion encodings.idna encodings.utf_8_sig
+    _strptime blake3 click._textwrap click.shell_completion encodings.idna encodings.utf_8_sig
     fsspec.implementations.http graphlib hf_xet http.server httpx2 huggingface_hub.hf_api
     huggingface_hub.repocard jinja2.sandbox lz4.frame model_signing.signing model_signing.verifying
     OpenSSL.crypto packaging.requirements PIL.Image PIL.ImageDraw PIL.ImageFont
