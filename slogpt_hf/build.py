@@ -22,7 +22,7 @@ from slogpt_hf.card.record import (
 )
 from slogpt_hf.checkpoints import Checkpoint, Spec, read_checkpoint
 from slogpt_hf.checkpoints.unknown import require_known, witness_in_sight
-from slogpt_hf.conversion import plan_conversion, write_model
+from slogpt_hf.conversion import Conversion, plan_conversion, write_model
 from slogpt_hf.conversion.safetensors_layout import shards_for
 from slogpt_hf.errors import (
     CheckpointError,
@@ -148,12 +148,7 @@ def build_artefact(
     if not witness_in_sight(checkpoint, settings.reference):
         require_known(checkpoint)
     original = original_notes(checkpoint, settings)
-    merges = len(conversion.plan.merges)
-    progress.line(
-        f"    plan: {checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters"
-        f"{f', {merges} adapters merged' if merges else ''} -> "
-        f"{conversion.target.class_name}, {conversion.dtype}, {human_bytes(conversion.n_bytes)}"
-    )
+    progress.line(f"    plan: {_planned(checkpoint, conversion)}")
     with progress.stage("convert", conversion.n_bytes) as advance:
         artefact = write_model(
             checkpoint,
@@ -186,6 +181,16 @@ def build_artefact(
     (folder / RECORD_FILE).write_text(dump_json(record), encoding="utf-8")
     (folder / CARD_FILE).write_text(card_for(folder, record, settings), encoding="utf-8")
     return record
+
+
+def _planned(checkpoint: Checkpoint, conversion: Conversion) -> str:
+    """What becomes of a checkpoint, in words."""
+    merges = len(conversion.plan.merges)
+    merged = f", {merges} adapters merged" if merges else ""
+    return (
+        f"{checkpoint.dialect} checkpoint, {checkpoint.n_parameters:,} parameters{merged} -> "
+        f"{conversion.target.class_name}, {conversion.dtype}, {human_bytes(conversion.n_bytes)}"
+    )
 
 
 def _require_proven(checkpoint: Checkpoint, report: ParityReport, settings: Settings) -> None:

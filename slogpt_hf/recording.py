@@ -80,15 +80,7 @@ def record_of(
         "tag": None,
         "checkpoint": _checkpoint_section(checkpoint, checkpoint_sha256, more_notes),
         "source": asdict(replace(source, remote=remote_url(source))),
-        "model": {
-            "target_class": artefact.target_class,
-            "remote_code": artefact.remote_code,
-            "dtype": artefact.dtype,
-            "n_parameters": artefact.n_parameters,
-            "linear": list(artefact.linear),
-            "spec": checkpoint.spec.to_dict(),
-            "tokenizer_sha256": choice.interface(artefact.folder),
-        },
+        "model": _model_section(checkpoint, artefact, choice),
         "tokenizer": tokenizer,
         "parity": {
             **{name: verdict[name] for name in (*VERDICT_FIELDS, *FURTHER_FIELDS, *LEVEL_FIELDS)},
@@ -101,6 +93,21 @@ def record_of(
         "sample": generate_sample(artefact.folder),
         "files": dict(files),
         "previous": [],
+    }
+
+
+def _model_section(
+    checkpoint: Checkpoint, artefact: Artefact, choice: TokenizerChoice
+) -> dict[str, Any]:
+    """What the record says of the artefact's model."""
+    return {
+        "target_class": artefact.target_class,
+        "remote_code": artefact.remote_code,
+        "dtype": artefact.dtype,
+        "n_parameters": artefact.n_parameters,
+        "linear": list(artefact.linear),
+        "spec": checkpoint.spec.to_dict(),
+        "tokenizer_sha256": choice.interface(artefact.folder),
     }
 
 

@@ -90,6 +90,17 @@ def test_clone_and_push_with_large_files(
     assert not list((hub.folder / ".slogpt-hf" / "incoming").iterdir())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_folder_of_another_account(hub: RunningHub, api: HfApi, git: Git, tmp_path: Path) -> None:
+    clone, repo = tmp_path / "clone", hub.folder / f"{REPO}.git"
+    for path in (repo, *repo.rglob("*")):
+        os.chown(path, 65534, 65534)
+    git("clone", "-q", url(hub), clone)
+    commit(git, clone, "x.txt", b"x")
+    git("push", "-q", "origin", "main", cwd=clone)
+    assert "x.txt" in api.list_repo_files(REPO)
+
+
 def test_who_may(hub: RunningHub, api: HfApi, git: Git, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     git("clone", "-q", f"{hub.endpoint}/{REPO}.git", clone)

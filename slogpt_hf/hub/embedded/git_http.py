@@ -44,7 +44,8 @@ _SETTINGS = (
     "receive.hideRefs=!refs/heads/",
     "receive.hideRefs=!refs/tags/",
     "receive.hideRefs=!refs/pr/",
-    # Of a folder that another account made: the hub has opened it, git need not ask again.
+    # Of a folder that another account made: the hub has opened it, git need not ask again. The
+    # process has this one repository, which git 2.39 knows as ".", not by its path.
     "safe.directory=*",
 )
 
