@@ -58,6 +58,7 @@ from slogpt_hf.parity.streamed import StoredTensors, Streamed, stream_artefact
 from slogpt_hf.parity.unchanged import changed_meanwhile, require_unchanged, stamps_of
 from slogpt_hf.parity.untouched import digests, touched
 from slogpt_hf.parity.validation_data import ValidationData
+from slogpt_hf.progress import quiet_transformers
 
 PASSES_PER_BATCH = 4
 MERGE_PASSES_PER_BATCH = 2
@@ -76,6 +77,7 @@ def n_passes(spec: Spec, text_ids: Sequence[int] = (), *, adapted: bool = False)
 
 
 @torch.no_grad()
+@quiet_transformers()  # which would warn of pads that the checks pass without a mask
 def verify_artefact(
     checkpoint: Checkpoint,
     folder: Path,
