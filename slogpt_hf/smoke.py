@@ -72,6 +72,9 @@ def smoke_test(
     name = f"{release.repo_id}@{release.tag}"
     try:
         found = load_release(hub, release.repo_id, release.tag, release.record, progress)
+    except KeyboardInterrupt:
+        progress.line(f"{LOAD:>8}: interrupted; {name} is published and stays")
+        raise
     except SloGPTError as error:
         where = f" --hub {settings.hub}" if settings.hub else ""
         raise SmokeError(

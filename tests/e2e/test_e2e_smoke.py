@@ -182,6 +182,19 @@ def test_a_tag_that_is_gone_is_said(
     assert outcome.json["released"] and outcome.json["smoke"]["status"] == "FAILED"
 
 
+def test_an_interruption_leaves_what_is_published_and_says_so(
+    artefact: Path, hub: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(smoke, "load_release", interrupted)
+    outcome = cli("push", artefact, "--repo-id", REPO, "--hub", hub)
+    assert outcome.code == 130
+    assert f"load: interrupted; {RELEASE} is published and stays" in outcome.err
+    assert cli("releases", REPO, "--hub", hub, "--json").json[0]["tag"] == TAG
+
+
 def test_a_model_that_transformers_does_not_know_is_said_with_its_trace(
     changed: Callable[[str, bytes], Path],
     artefact: Path,
