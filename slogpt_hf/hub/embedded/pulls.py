@@ -163,8 +163,8 @@ def merged(repo: Repository, number: int, record: Record) -> Merge:
     except git.GitError as error:
         if error.status != 1:
             return Merge("", True)
-        names = error.output.split(b"\0")[1:]
-        return Merge("", [name.decode("utf-8", "replace") for name in names if name])
+        paths = error.output.split(b"\0")[1:]
+        return Merge("", [path.decode("utf-8", "replace") for path in paths if path])
     return Merge(output.split(b"\0")[0].decode(), [])
 
 
